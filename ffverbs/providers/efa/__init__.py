@@ -1,0 +1,1 @@
+"""The efa driver (see `ffverbs.providers`)."""

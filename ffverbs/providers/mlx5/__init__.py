@@ -1,0 +1,1 @@
+"""The mlx5 driver (see `ffverbs.providers`)."""

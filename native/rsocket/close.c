@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The ends of a connection: shutdown, close, and what is given back when nobody uses it any more.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "rsocket/rsocket.h"
+
+bool ffv_rs_is_delivered(const struct ffv_rs_socket *socket)
+{
+	return socket->is_dead || socket->stream.completed == socket->stream.posted;
+}
+
+static void send_fin(struct ffv_rs_socket *socket)
+{
+	if (socket->fin_sent)
+		return;
+	socket->fin_sent = true;
+	ffv_rs_send_message(socket, FFV_RS_FIN); /* else the peer sees the connection end */
+}
+
+int ffv_shutdown(int fd, int how)
+{
+	struct ffv_rs_socket *queue = NULL, *socket = ffv_rs_get(fd);
+	int rc = 0;
+
+	if (!socket)
+		return -EBADF;
+	pthread_mutex_lock(&socket->lock);
+	if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR) {
+		rc = ffv_fail(EINVAL, "a socket is shut down for reading, writing or both, not %d", how);
+	} else if (socket->state == FFV_RS_LISTENING && how != SHUT_WR) {
+		socket->state = FFV_RS_IDLE;
+		queue = ffv_rs_take_queue(socket);
+	} else if (socket->state != FFV_RS_CONNECTED || socket->is_dead) {
+		rc = ffv_fail(ENOTCONN, "the socket is not connected");
+	} else {
+		if (how != SHUT_RD)
+			send_fin(socket);
+		if (how != SHUT_WR)
+			socket->read_shut = true;
+	}
+	if (!rc)
+		ffv_rs_kick(socket);
+	pthread_mutex_unlock(&socket->lock);
+	ffv_rs_drop_queue(queue);
+	ffv_rs_put(socket);
+	return rc;
+}
+
+/* Lock held. TCP resets a connection with data that nobody will read, and without delay if it is told so. */
+static void say_end(struct ffv_rs_socket *socket)
+{
+	const struct ffv_rs_stream *stream = &socket->stream;
+	bool unread = ffv_load_relaxed(&stream->arrived_bytes) != ffv_load_relaxed(&stream->read_bytes);
+
+	if (unread || (socket->options.linger.l_onoff && !socket->options.linger.l_linger))
+		ffv_rs_send_message(socket, FFV_RS_RST);
+	else
+		send_fin(socket);
+}
+
+static void wait_delivered(struct ffv_rs_socket *socket, uint64_t deadline_ns)
+{
+	struct timespec nap = { 0, 1000000 };
+
+	while (ffv_clock_ns() < deadline_ns) {
+		pthread_mutex_lock(&socket->lock);
+		ffv_rs_progress(socket);
+		bool delivered = ffv_rs_is_delivered(socket);
+		pthread_mutex_unlock(&socket->lock);
+		if (delivered)
+			return;
+		nanosleep(&nap, NULL);
+	}
+}
+
+void ffv_rs_close(struct ffv_rs_socket *socket)
+{
+	struct ffv_rs_socket *queue = NULL;
+	bool delivered = true;
+
+	pthread_mutex_lock(&socket->lock);
+	ffv_store_relaxed(&socket->closed, true);
+	if (socket->state == FFV_RS_LISTENING)
+		queue = ffv_rs_take_queue(socket);
+	if (socket->state == FFV_RS_CONNECTED) {
+		ffv_rs_progress(socket);
+		if (!socket->is_dead)
+			say_end(socket);
+		ffv_rs_progress(socket);
+		delivered = ffv_rs_is_delivered(socket);
+	}
+	ffv_rs_kick(socket);
+	pthread_mutex_unlock(&socket->lock);
+	ffv_rs_drop_queue(queue);
+	if (!delivered && socket->options.linger.l_onoff && socket->options.linger.l_linger)
+		wait_delivered(socket, ffv_rs_deadline((uint64_t)socket->options.linger.l_linger * 1000000000u));
+	if (!delivered)
+		ffv_rs_linger(socket);
+}
+
+void ffv_rs_destroy(struct ffv_rs_socket *socket)
+{
+	if (socket->id && (socket->state == FFV_RS_CONNECTED || socket->state == FFV_RS_CONNECTING))
+		ffv_cm_disconnect(socket->id);
+	ffv_rs_stream_destroy(socket);
+	ffv_rs_drop_id(socket);
+	ffv_rs_drop_levels(socket);
+	close(socket->kick_fd);
+}

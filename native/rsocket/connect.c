@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Addresses, connecting, and what the connection manager tells of connections.
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "rsocket/rsocket.h"
+
+/* ---- addresses ------------------------------------------------------------------------------------------------------------- */
+
+static uint32_t address_size(int family)
+{
+	return family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+}
+
+int ffv_rs_give_address(const struct ffv_rs_socket *socket, const union ffv_sockaddr *from, struct sockaddr *addr,
+			uint32_t *length)
+{
+	union ffv_sockaddr copy = *from;
+
+	if (!length || (!addr && *length))
+		return ffv_fail(EFAULT, "no place for an address was given");
+	if (!copy.family)
+		copy.family = (uint16_t)socket->domain;
+	uint32_t size = address_size(copy.family);
+	if (addr)
+		memcpy(addr, &copy, *length < size ? *length : size);
+	*length = size;
+	return 0;
+}
+
+static int take_address(const struct ffv_rs_socket *socket, const struct sockaddr *addr, uint32_t length,
+			union ffv_sockaddr *out)
+{
+	if (!addr || length < sizeof addr->sa_family)
+		return ffv_fail(EINVAL, "no address was given");
+	if (addr->sa_family != socket->domain)
+		return ffv_fail(EAFNOSUPPORT, "the address is of family %d, the socket of %d", addr->sa_family, socket->domain);
+	if (length < address_size(socket->domain))
+		return ffv_fail(EINVAL, "an address of %u bytes is too short", length);
+	memset(out, 0, sizeof *out);
+	memcpy(out, addr, address_size(socket->domain));
+	return 0;
+}
+
+/* To connect to the wildcard address is to connect to this container. */
+static void name_loopback(union ffv_sockaddr *addr)
+{
+	struct sockaddr_in *in = (struct sockaddr_in *)(void *)addr;
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)(void *)addr;
+
+	if (addr->family == AF_INET && in->sin_addr.s_addr == htonl(INADDR_ANY))
+		in->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (addr->family == AF_INET6 && memcmp(&in6->sin6_addr, &in6addr_any, 16) == 0)
+		in6->sin6_addr = in6addr_loopback;
+}
+
+/* ---- ids -------------------------------------------------------------------------------------------------------------------- */
+
+void ffv_rs_drop_id(struct ffv_rs_socket *socket)
+{
+	if (socket->id)
+		ffv_cm_destroy_id(socket->id);
+	if (socket->own_channel)
+		ffv_cm_destroy_channel(socket->own_channel);
+	socket->id = NULL;
+	socket->own_channel = NULL;
+}
+
+static int bind_id(struct ffv_rs_socket *socket)
+{
+	int rc = ffv_cm_bind_addr(socket->id, (const struct sockaddr *)(const void *)&socket->bound);
+
+	if (rc == -ENODEV)
+		rc = ffv_fail(EADDRNOTAVAIL, "the address is none of this container's");
+	if (!rc)
+		socket->bound = socket->id->route.addr.src;
+	return rc;
+}
+
+int ffv_rs_need_id(struct ffv_rs_socket *socket)
+{
+	struct ffv_cm_channel *shared;
+	int rc;
+
+	if (socket->id)
+		return 0;
+	rc = ffv_rs_channel(&shared); /* the thread is there before there is anything to tell */
+	if (!rc)
+		rc = ffv_cm_create_channel(&socket->own_channel);
+	if (!rc)
+		rc = ffv_cm_create_id(socket->own_channel, &socket->id, socket, FFV_PS_TCP);
+	if (!rc && socket->options.reuse_addr)
+		rc = ffv_cm_set_option(socket->id, FFV_OPTION_ID, FFV_OPTION_ID_REUSEADDR, &socket->options.reuse_addr,
+				       sizeof(int));
+	if (!rc && socket->options.v6_only)
+		rc = ffv_cm_set_option(socket->id, FFV_OPTION_ID, FFV_OPTION_ID_AFONLY, &socket->options.v6_only, sizeof(int));
+	if (!rc && socket->is_bound)
+		rc = bind_id(socket);
+	if (rc)
+		ffv_rs_drop_id(socket);
+	return rc;
+}
+
+int ffv_bind(int fd, const struct sockaddr *addr, uint32_t length)
+{
+	struct ffv_rs_socket *socket = ffv_rs_get(fd);
+	int rc;
+
+	if (!socket)
+		return -EBADF;
+	pthread_mutex_lock(&socket->lock);
+	if (socket->is_bound || socket->state != FFV_RS_IDLE)
+		rc = ffv_fail(EINVAL, "the socket is bound already");
+	else
+		rc = take_address(socket, addr, length, &socket->bound);
+	if (!rc) {
+		socket->is_bound = true;
+		rc = ffv_rs_need_id(socket);
+		socket->is_bound = rc == 0;
+	}
+	pthread_mutex_unlock(&socket->lock);
+	ffv_rs_put(socket);
+	return rc;
+}
+
+static int name(int fd, bool peer, struct sockaddr *addr, uint32_t *length)
+{
+	struct ffv_rs_socket *socket = ffv_rs_get(fd);
+	static const union ffv_sockaddr nothing;
+	int rc;
+
+	if (!socket)
+		return -EBADF;
+	pthread_mutex_lock(&socket->lock);
+	if (peer && (socket->state != FFV_RS_CONNECTED || socket->is_dead))
+		rc = ffv_fail(ENOTCONN, "the socket is not connected");
+	else if (peer)
+		rc = ffv_rs_give_address(socket, &socket->id->route.addr.dst, addr, length);
+	else
+		rc = ffv_rs_give_address(socket, socket->id ? &socket->id->route.addr.src : &nothing, addr, length);
+	pthread_mutex_unlock(&socket->lock);
+	ffv_rs_put(socket);
+	return rc;
+}
+
+int ffv_getsockname(int fd, struct sockaddr *addr, uint32_t *length)
+{
+	return name(fd, false, addr, length);
+}
+
+int ffv_getpeername(int fd, struct sockaddr *addr, uint32_t *length)
+{
+	return name(fd, true, addr, length);
+}
+
+/* ---- connecting -------------------------------------------------------------------------------------------------------------- */
+
+/* The next event of the id's own channel, with what the peer said in it. -EAGAIN if there is none. */
+struct told { uint32_t type; int status; uint8_t length; uint8_t data[FFV_CM_ACCEPT_DATA]; };
+
+static int next_event(struct ffv_rs_socket *socket, int timeout_ms, struct told *told)
+{
+	struct pollfd ready = { .fd = socket->own_channel->fd, .events = POLLIN };
+	struct ffv_cm_event *event;
+
+	if (poll(&ready, 1, timeout_ms) != 1)
+		return -EAGAIN;
+	int rc = ffv_cm_get_event(socket->own_channel, &event);
+	if (rc)
+		return rc;
+	*told = (struct told){ .type = event->event, .status = event->status };
+	if (event->param.conn.private_data) {
+		told->length = (uint8_t)ffv_rs_min(event->param.conn.private_data_len, sizeof told->data);
+		memcpy(told->data, event->param.conn.private_data, told->length);
+	}
+	return ffv_cm_ack_event(event);
+}
+
+static int expect(struct ffv_rs_socket *socket, uint32_t wanted)
+{
+	struct told told;
+	int rc;
+
+	do
+		rc = next_event(socket, -1, &told);
+	while (rc == -EAGAIN);
+	if (rc)
+		return rc;
+	return told.type == wanted ? 0 : ffv_fail(EHOSTUNREACH, "no container has the address");
+}
+
+static int resolve(struct ffv_rs_socket *socket, const union ffv_sockaddr *dst)
+{
+	int rc = ffv_cm_resolve_addr(socket->id, NULL, (const struct sockaddr *)(const void *)dst, 0);
+
+	if (!rc)
+		rc = expect(socket, FFV_CM_EVENT_ADDR_RESOLVED);
+	if (!rc)
+		rc = ffv_cm_resolve_route(socket->id, 0);
+	return rc ? rc : expect(socket, FFV_CM_EVENT_ROUTE_RESOLVED);
+}
+
+static int request(struct ffv_rs_socket *socket)
+{
+	struct ffv_rs_hello hello;
+	struct ffv_cm_conn_param param = { .private_data = &hello, .private_data_len = sizeof hello, .retry_count = 7,
+					   .rnr_retry_count = 7 };
+	int rc = ffv_rs_stream_create(socket, &hello);
+
+	return rc ? rc : ffv_cm_connect(socket->id, &param);
+}
+
+/* What is known of the answer already. */
+static int early_answer(struct ffv_rs_socket *socket)
+{
+	struct told told;
+	int rc = next_event(socket, 0, &told);
+
+	if (rc == -EAGAIN)
+		return 0;
+	if (!rc && told.type != FFV_CM_EVENT_ESTABLISHED)
+		rc = ffv_fail(ECONNREFUSED, "nobody listens at the address");
+	if (!rc && ffv_rs_stream_peer(socket, told.data, told.length)) {
+		ffv_cm_disconnect(socket->id);
+		rc = ffv_fail(ECONNREFUSED, "who listens at the address is no socket");
+	}
+	if (!rc)
+		socket->state = FFV_RS_CONNECTED;
+	return rc;
+}
+
+static int begin(struct ffv_rs_socket *socket, int fd, const struct sockaddr *addr, uint32_t length)
+{
+	struct ffv_cm_channel *shared;
+	union ffv_sockaddr dst;
+	int rc = take_address(socket, addr, length, &dst);
+
+	if (rc)
+		return rc;
+	name_loopback(&dst);
+	rc = ffv_rs_need_id(socket);
+	if (!rc)
+		rc = resolve(socket, &dst);
+	if (!rc)
+		rc = request(socket);
+	if (!rc)
+		rc = ffv_rs_watch_stream(socket, fd);
+	if (!rc)
+		rc = ffv_rs_channel(&shared);
+	if (!rc)
+		socket->state = FFV_RS_CONNECTING;
+	if (!rc)
+		rc = early_answer(socket);
+	if (!rc)
+		rc = ffv_cm_migrate_id(socket->id, shared);
+	if (rc) { /* as it was */
+		socket->state = FFV_RS_IDLE;
+		ffv_rs_stream_destroy(socket);
+		ffv_rs_drop_id(socket);
+		if (socket->is_bound)
+			ffv_rs_need_id(socket);
+		return rc;
+	}
+	ffv_cm_destroy_channel(socket->own_channel);
+	socket->own_channel = NULL;
+	ffv_rs_show(socket);
+	return 0;
+}
+
+static int connect_result(struct ffv_rs_socket *socket)
+{
+	if (socket->state == FFV_RS_CONNECTED)
+		return 0;
+	if (socket->state == FFV_RS_CONNECTING)
+		return ffv_fail(EINPROGRESS, "the connection is being made");
+	int err = ffv_rs_take_error(socket);
+	return ffv_fail(err ? err : ECONNABORTED, "the connection could not be made");
+}
+
+static int may_begin(struct ffv_rs_socket *socket)
+{
+	switch (socket->state) {
+	case FFV_RS_CONNECTING:
+		return ffv_fail(EALREADY, "the connection is being made");
+	case FFV_RS_LISTENING:
+	case FFV_RS_CONNECTED:
+		return ffv_fail(EISCONN, "the socket is connected, or listens");
+	case FFV_RS_FAILED: /* once more: what the last attempt left is taken away */
+		if (socket->error)
+			return -ffv_rs_take_error(socket);
+		ffv_rs_stream_destroy(socket);
+		ffv_rs_drop_id(socket);
+		socket->is_dead = socket->reset_arrived = socket->fin_arrived = false;
+		socket->state = FFV_RS_IDLE;
+		return 0;
+	default:
+		return 0;
+	}
+}
+
+int ffv_connect(int fd, const struct sockaddr *addr, uint32_t length)
+{
+	struct ffv_rs_socket *socket = ffv_rs_get(fd);
+
+	if (!socket)
+		return -EBADF;
+	pthread_mutex_lock(&socket->lock);
+	int rc = may_begin(socket);
+	if (!rc)
+		rc = begin(socket, fd, addr, length);
+	uint64_t deadline_ns = ffv_rs_deadline(socket->options.send_timeout_ns);
+	bool waits = !rc && !ffv_load_relaxed(&socket->non_blocking);
+	while (waits && !rc && socket->state == FFV_RS_CONNECTING) {
+		pthread_mutex_unlock(&socket->lock);
+		rc = ffv_rs_wait(socket, POLLOUT, deadline_ns);
+		pthread_mutex_lock(&socket->lock);
+	}
+	if (!rc)
+		rc = connect_result(socket);
+	else if (rc == -EAGAIN && waits)
+		rc = ffv_fail(EINPROGRESS, "the connection was not made in the time of SO_SNDTIMEO");
+	pthread_mutex_unlock(&socket->lock);
+	ffv_rs_put(socket);
+	return rc;
+}
+
+/* ---- what the connection manager tells --------------------------------------------------------------------------------------- */
+
+static void on_failure(struct ffv_rs_socket *socket, uint32_t type, int status)
+{
+	socket->state = FFV_RS_FAILED;
+	socket->is_dead = true;
+	if (type == FFV_CM_EVENT_REJECTED)
+		socket->error = ECONNREFUSED;
+	else if (type == FFV_CM_EVENT_UNREACHABLE && status == -ETIMEDOUT)
+		socket->error = ETIMEDOUT;
+	else
+		socket->error = ECONNRESET;
+}
+
+static void on_established(struct ffv_rs_socket *socket, const void *data, uint8_t length)
+{
+	if (!socket->listener && ffv_rs_stream_peer(socket, data, length)) {
+		ffv_cm_disconnect(socket->id);
+		on_failure(socket, FFV_CM_EVENT_REJECTED, 0);
+		return;
+	}
+	socket->state = FFV_RS_CONNECTED;
+}
+
+/* A peer that ended without a word is dead, or has closed: what came before is read, and then its end. */
+static void on_disconnected(struct ffv_rs_socket *socket)
+{
+	ffv_cm_disconnect(socket->id);
+	ffv_rs_progress(socket);
+	socket->is_dead = true;
+}
+
+void ffv_rs_on_connection(struct ffv_rs_socket *socket, uint32_t event, int status, const void *data, uint8_t length)
+{
+	bool stands = false, is_child = false;
+
+	pthread_mutex_lock(&socket->lock);
+	if (socket->state == FFV_RS_CONNECTING) {
+		is_child = socket->listener != NULL;
+		stands = event == FFV_CM_EVENT_ESTABLISHED;
+		if (stands)
+			on_established(socket, data, length);
+		else
+			on_failure(socket, event, status);
+	} else if (socket->state == FFV_RS_CONNECTED && event == FFV_CM_EVENT_DISCONNECTED) {
+		on_disconnected(socket);
+	}
+	ffv_rs_kick(socket);
+	pthread_mutex_unlock(&socket->lock);
+	if (is_child)
+		ffv_rs_on_child(socket, stands);
+}

@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Sending and receiving. Budget: as long as neither waits, no system call and no allocation.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "rsocket/rsocket.h"
+
+#define SEND_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE | MSG_EOR | MSG_CONFIRM | MSG_DONTROUTE)
+#define RECV_FLAGS (MSG_DONTWAIT | MSG_PEEK | MSG_WAITALL | MSG_TRUNC | MSG_CMSG_CLOEXEC | MSG_NOSIGNAL)
+#define SPIN_LONGEST_NS 32000u
+#define SPIN_SHORTEST_NS 500u
+#define SPIN_AGAIN 32u             /* one wait of so many tries again whether it is worth while */
+
+/* Where a copy stands in a list of pieces. */
+struct cursor {
+	const struct iovec *piece;
+	size_t pieces;
+	size_t offset;
+	size_t left;               /* bytes in all of them */
+};
+
+static int start(struct cursor *cursor, const struct iovec *iov, size_t count)
+{
+	*cursor = (struct cursor){ .piece = iov, .pieces = count };
+	for (size_t i = 0; i < count; i++) {
+		if (iov[i].iov_len > (size_t)INT64_MAX - cursor->left)
+			return ffv_fail(EINVAL, "the pieces are longer than can be counted");
+		cursor->left += iov[i].iov_len;
+	}
+	return 0;
+}
+
+/* The next run of at most `most` bytes; advances. */
+static size_t take(struct cursor *cursor, size_t most, uint8_t **at)
+{
+	while (cursor->pieces && cursor->offset == cursor->piece->iov_len) {
+		cursor->piece++;
+		cursor->pieces--;
+		cursor->offset = 0;
+	}
+	if (!cursor->pieces)
+		return 0;
+	size_t length = cursor->piece->iov_len - cursor->offset;
+	length = length < most ? length : most;
+	*at = (uint8_t *)cursor->piece->iov_base + cursor->offset;
+	cursor->offset += length;
+	cursor->left -= length;
+	return length;
+}
+
+static void gather(struct cursor *cursor, uint8_t *to, uint32_t length)
+{
+	uint8_t *from = NULL;
+
+	while (length) {
+		uint32_t run = (uint32_t)take(cursor, length, &from);
+		memcpy(to, from, run);
+		to += run;
+		length -= run;
+	}
+}
+
+uint64_t ffv_rs_deadline(uint64_t timeout_ns)
+{
+	return timeout_ns ? ffv_clock_ns() + timeout_ns : UINT64_MAX;
+}
+
+int ffv_rs_take_error(struct ffv_rs_socket *socket)
+{
+	int err = socket->error;
+
+	socket->error = 0;
+	return err;
+}
+
+static bool may_wait(struct ffv_rs_socket *socket, int flags)
+{
+	return !(flags & MSG_DONTWAIT) && !ffv_load_relaxed(&socket->non_blocking);
+}
+
+static bool is_ready(struct ffv_rs_socket *socket, int events)
+{
+	pthread_mutex_lock(&socket->lock);
+	ffv_rs_progress(socket);
+	int mask = ffv_rs_readiness(socket);
+	pthread_mutex_unlock(&socket->lock);
+	return mask & (events | POLLERR | POLLHUP);
+}
+
+/* Polls for a moment before it sleeps: a peer that answers at once, on another processor, needs no wake-up. How long is
+ * learned from how often that was of use: where processors are scarce, it only keeps the peer from answering. */
+static int wait_for(struct ffv_rs_socket *socket, int events, uint64_t deadline_ns)
+{
+	uint32_t waits = ffv_load_relaxed(&socket->waits), spin_ns = ffv_load_relaxed(&socket->spin_ns);
+
+	ffv_store_relaxed(&socket->waits, waits + 1);
+	if (!spin_ns && waits % SPIN_AGAIN)
+		return ffv_rs_wait(socket, events, deadline_ns);
+	spin_ns = spin_ns ? spin_ns : 4 * SPIN_SHORTEST_NS;
+	uint64_t end_ns = ffv_clock_ns() + spin_ns;
+	do {
+		for (int i = 0; i < 16; i++) {
+			if (is_ready(socket, events)) {
+				spin_ns = 2 * spin_ns < SPIN_LONGEST_NS ? 2 * spin_ns : SPIN_LONGEST_NS;
+				ffv_store_relaxed(&socket->spin_ns, spin_ns);
+				return 0;
+			}
+			ffv_cpu_relax();
+		}
+	} while (ffv_clock_ns() < end_ns);
+	ffv_store_relaxed(&socket->spin_ns, spin_ns / 2 < SPIN_SHORTEST_NS ? 0 : spin_ns / 2);
+	return ffv_rs_wait(socket, events, deadline_ns);
+}
+
+/* ---- sending ----------------------------------------------------------------------------------------------------------------- */
+
+/* Lock held. 0: may send. */
+static int check_sending(struct ffv_rs_socket *socket)
+{
+	if (socket->state != FFV_RS_CONNECTED)
+		return socket->state == FFV_RS_CONNECTING ? ffv_fail(EAGAIN, "the connection is being made") :
+							    ffv_fail(EPIPE, "the socket is not connected");
+	if (socket->error)
+		return ffv_fail(ffv_rs_take_error(socket), "the peer has reset the connection");
+	if (socket->fin_sent || socket->is_dead)
+		return ffv_fail(EPIPE, "the connection is closed for writing");
+	return 0;
+}
+
+/* Stage space for a piece, all in one run; what is free is known by completions. */
+static uint32_t stage_room(struct ffv_rs_stream *stream)
+{
+	if (stream->completed == stream->posted) /* from the start again, which is in the cache */
+		stream->stage_posted = stream->stage_completed = 0;
+	uint32_t used = (uint32_t)(stream->stage_posted - stream->stage_completed);
+	uint32_t offset = (uint32_t)(stream->stage_posted % FFV_RS_STAGE_BYTES);
+	uint32_t room = FFV_RS_STAGE_BYTES - used, run = FFV_RS_STAGE_BYTES - offset;
+
+	return room < run ? room : run;
+}
+
+/* tx and lock held. Sends some: the number of bytes, 0 if there is no room. */
+static long send_piece(struct ffv_rs_socket *socket, struct cursor *cursor)
+{
+	struct ffv_rs_stream *stream = &socket->stream;
+	uint32_t length = ffv_rs_min(cursor->left, ffv_rs_room(socket));
+	uint8_t small[FFV_RS_INLINE];
+	int rc;
+
+	if (!length)
+		return 0;
+	if (length <= FFV_RS_INLINE) {
+		gather(cursor, small, length);
+		rc = ffv_rs_write(socket, small, length, true);
+		return rc ? ffv_fail(EPIPE, "the connection has ended") : (long)length;
+	}
+	length = ffv_rs_min(length, FFV_RS_PIECE_BYTES);
+	length = ffv_rs_min(length, stage_room(stream));
+	if (!length)
+		return 0;
+	uint8_t *stage = stream->stage + stream->stage_posted % FFV_RS_STAGE_BYTES;
+	pthread_mutex_unlock(&socket->lock);
+	gather(cursor, stage, length);
+	pthread_mutex_lock(&socket->lock);
+	rc = socket->is_dead || socket->fin_sent ? -EPIPE : ffv_rs_write(socket, stage, length, false);
+	ffv_rs_progress(socket); /* as a rule it is done */
+	return rc ? ffv_fail(EPIPE, "the connection has ended") : (long)length;
+}
+
+/* Lock held. Nothing to send; or a first time to a peer that has closed, which is no error with TCP either: it is told by
+ * what comes back. */
+static bool goes_nowhere(struct ffv_rs_socket *socket, struct cursor *cursor)
+{
+	if (socket->state != FFV_RS_CONNECTED || socket->fin_sent || socket->error)
+		return false;
+	if (cursor->left && (!socket->is_dead || socket->reset_arrived || socket->sent_to_nobody))
+		return false;
+	socket->sent_to_nobody = socket->is_dead && cursor->left;
+	cursor->left = 0;
+	return true;
+}
+
+static long send_all(struct ffv_rs_socket *socket, struct cursor *cursor, int flags)
+{
+	uint64_t deadline_ns = ffv_rs_deadline(socket->options.send_timeout_ns);
+	long sent = 0, rc = 0;
+	size_t total = cursor->left;
+
+	pthread_mutex_lock(&socket->tx);
+	pthread_mutex_lock(&socket->lock);
+	do {
+		if (goes_nowhere(socket, cursor))
+			break;
+		rc = check_sending(socket);
+		if (!rc) {
+			rc = send_piece(socket, cursor);
+			if (!rc && cursor->left) {
+				ffv_rs_progress(socket);
+				rc = check_sending(socket);
+				if (!rc)
+					rc = send_piece(socket, cursor);
+			}
+		}
+		if (rc > 0)
+			sent += rc;
+		bool waits = (!rc || rc == -EAGAIN) && cursor->left && may_wait(socket, flags);
+		if (!rc && cursor->left && !waits)
+			rc = ffv_fail(EAGAIN, "the peer has no room for more");
+		if (waits) {
+			pthread_mutex_unlock(&socket->lock);
+			pthread_mutex_unlock(&socket->tx);
+			rc = wait_for(socket, POLLOUT, deadline_ns);
+			pthread_mutex_lock(&socket->tx);
+			pthread_mutex_lock(&socket->lock);
+		}
+	} while (rc >= 0 && cursor->left);
+	ffv_rs_show(socket);
+	pthread_mutex_unlock(&socket->lock);
+	pthread_mutex_unlock(&socket->tx);
+	return rc >= 0 && !cursor->left ? (long)total : sent ? sent : rc;
+}
+
+long ffv_sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+	struct ffv_rs_socket *socket = ffv_rs_get(fd);
+	struct cursor cursor;
+	long rc;
+
+	if (!socket)
+		return -EBADF;
+	if (flags & ~SEND_FLAGS)
+		rc = ffv_fail(EOPNOTSUPP, "flags %#x are not supported in sending", flags & ~SEND_FLAGS);
+	else if (msg->msg_controllen)
+		rc = ffv_fail(EINVAL, "a stream takes no control data");
+	else
+		rc = start(&cursor, msg->msg_iov, msg->msg_iovlen);
+	if (!rc)
+		rc = send_all(socket, &cursor, flags);
+	ffv_rs_put(socket);
+	return rc;
+}
+
+long ffv_send(int fd, const void *data, size_t length, int flags)
+{
+	struct iovec piece = { (void *)(uintptr_t)data, length };
+	struct msghdr msg = { .msg_iov = &piece, .msg_iovlen = 1 };
+
+	return ffv_sendmsg(fd, &msg, flags);
+}
+
+/* ---- receiving ---------------------------------------------------------------------------------------------------------------- */
+
+/* rx held. Copies `length` bytes from position `from` on, or throws them away. */
+static void copy_out(struct ffv_rs_stream *stream, struct cursor *cursor, uint64_t from, uint32_t length, bool away)
+{
+	uint8_t *to = NULL;
+
+	while (length) {
+		uint32_t at = (uint32_t)(from % stream->ring_bytes);
+		uint32_t run = (uint32_t)take(cursor, ffv_rs_min(length, stream->ring_bytes - at), &to);
+		if (!away)
+			memcpy(to, stream->ring + at, run);
+		from += run;
+		length -= run;
+	}
+}
+
+/* rx held. The number of bytes, 0 if there are none yet. */
+static long receive_some(struct ffv_rs_socket *socket, struct cursor *cursor, uint64_t peeked, int flags)
+{
+	struct ffv_rs_stream *stream = &socket->stream;
+	uint64_t from = ffv_load_relaxed(&stream->read_bytes) + peeked;
+	uint32_t length = ffv_rs_min(cursor->left, ffv_load_acquire(&stream->arrived_bytes) - from); /* [rs-arrived] */
+
+	if (!length)
+		return 0;
+	copy_out(stream, cursor, from, length, flags & MSG_TRUNC);
+	if (flags & MSG_PEEK)
+		return length;
+	pthread_mutex_lock(&socket->lock);
+	ffv_store_relaxed(&stream->read_bytes, from + length);
+	ffv_rs_give_credit(socket);
+	ffv_rs_show(socket);
+	pthread_mutex_unlock(&socket->lock);
+	return length;
+}
+
+/* 1: nothing will come. 0: something may, or has. */
+static long check_receiving(struct ffv_rs_socket *socket, uint64_t peeked)
+{
+	struct ffv_rs_stream *stream = &socket->stream;
+	long rc = 0;
+
+	pthread_mutex_lock(&socket->lock);
+	ffv_rs_progress(socket);
+	if (socket->state == FFV_RS_CONNECTING)
+		rc = 0;
+	else if (socket->state != FFV_RS_CONNECTED)
+		rc = ffv_fail(socket->error ? ffv_rs_take_error(socket) : ENOTCONN, "the socket is not connected");
+	else if (ffv_load_relaxed(&stream->arrived_bytes) == ffv_load_relaxed(&stream->read_bytes) + peeked) {
+		if (socket->error)
+			rc = ffv_fail(ffv_rs_take_error(socket), "the peer has reset the connection");
+		else if (socket->fin_arrived || socket->is_dead || socket->read_shut)
+			rc = 1;
+	}
+	ffv_rs_show(socket);
+	pthread_mutex_unlock(&socket->lock);
+	return rc;
+}
+
+static bool is_enough(const struct ffv_rs_socket *socket, const struct cursor *cursor, uint64_t got, int flags)
+{
+	if (!cursor->left)
+		return true;
+	return got && !(flags & MSG_WAITALL) && got >= (uint64_t)socket->options.receive_low_water;
+}
+
+static long receive_all(struct ffv_rs_socket *socket, struct cursor *cursor, int flags)
+{
+	uint64_t deadline_ns = ffv_rs_deadline(socket->options.receive_timeout_ns);
+	long got = 0, rc;
+
+	pthread_mutex_lock(&socket->rx);
+	for (;;) {
+		rc = receive_some(socket, cursor, flags & MSG_PEEK ? (uint64_t)got : 0, flags);
+		got += rc;
+		if (is_enough(socket, cursor, (uint64_t)got, flags))
+			break;
+		rc = check_receiving(socket, flags & MSG_PEEK ? (uint64_t)got : 0);
+		if (rc)
+			break;
+		rc = receive_some(socket, cursor, flags & MSG_PEEK ? (uint64_t)got : 0, flags);
+		got += rc;
+		if (is_enough(socket, cursor, (uint64_t)got, flags))
+			break;
+		if (rc)
+			continue;
+		if (!may_wait(socket, flags)) {
+			rc = ffv_fail(EAGAIN, "nothing has come");
+			break;
+		}
+		if (flags & MSG_PEEK && got)
+			break; /* what was peeked at makes it ready all the time */
+		pthread_mutex_unlock(&socket->rx);
+		rc = wait_for(socket, POLLIN, deadline_ns);
+		pthread_mutex_lock(&socket->rx);
+		if (rc)
+			break;
+	}
+	pthread_mutex_unlock(&socket->rx);
+	return got || rc > 0 ? got : rc;
+}
+
+long ffv_recvmsg(int fd, struct msghdr *msg, int flags)
+{
+	struct ffv_rs_socket *socket = ffv_rs_get(fd);
+	struct cursor cursor;
+	long rc;
+
+	if (!socket)
+		return -EBADF;
+	if (flags & ~RECV_FLAGS)
+		rc = flags & MSG_ERRQUEUE ? ffv_fail(EAGAIN, "a stream has no queue of errors") :
+					    ffv_fail(EINVAL, "flags %#x are not supported in receiving", flags & ~RECV_FLAGS);
+	else
+		rc = start(&cursor, msg->msg_iov, msg->msg_iovlen);
+	if (!rc)
+		rc = receive_all(socket, &cursor, flags);
+	if (rc >= 0) {
+		msg->msg_namelen = 0;
+		msg->msg_controllen = 0;
+		msg->msg_flags = 0;
+	}
+	ffv_rs_put(socket);
+	return rc;
+}
+
+long ffv_recv(int fd, void *data, size_t length, int flags)
+{
+	struct iovec piece = { data, length };
+	struct msghdr msg = { .msg_iov = &piece, .msg_iovlen = 1 };
+
+	return ffv_recvmsg(fd, &msg, flags);
+}

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Stream sockets: what their files share. Process-private; on the public header of verbs and connection manager only.
+ *
+ * A connection is an RC queue pair with one completion queue and one registered block of memory a side: a ring that the
+ * peer writes to, and a stage for what is sent. Data is written into the peer's ring by RDMA WRITE, the last write of a
+ * piece with immediate data, which says how much came. The reader gives back room by credits, which are immediate data and
+ * nothing else. All that is waited for is a completion, so nothing depends on how writes become visible in memory.
+ *
+ * Locks, in this order: tx, rx (one sender, one reader at a time), lock (the rest), accept's own. A thread that waits holds
+ * none of them.
+ */
+#ifndef FFV_RSOCKET_RSOCKET_H
+#define FFV_RSOCKET_RSOCKET_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <ffverbs/ffv.h>
+
+#include "base/atomics.h"
+
+#define FFV_RS_MAGIC 0x66667673u    /* in private data: "this end speaks it" */
+#define FFV_RS_VERSION 1u
+#define FFV_RS_RING_BYTES (256u << 10)
+#define FFV_RS_RING_MIN (16u << 10)
+#define FFV_RS_RING_MAX (4u << 20)
+#define FFV_RS_PIECE_BYTES (16u << 10) /* of one write from the stage */
+#define FFV_RS_STAGE_BYTES (4u * FFV_RS_PIECE_BYTES)
+#define FFV_RS_INLINE 512u
+#define FFV_RS_RECVS 512u           /* receive requests that are posted */
+#define FFV_RS_RESERVED 32u         /* of them, for messages that are no data */
+#define FFV_RS_SENDS 64u
+
+/* Immediate data: what came, and for data how much. */
+enum ffv_rs_message { FFV_RS_DATA = 0, FFV_RS_CREDIT = 1, FFV_RS_FIN = 2, FFV_RS_RST = 3 };
+#define FFV_RS_IMM(kind, bytes) ((uint32_t)(kind) << 28 | (bytes))
+#define FFV_RS_IMM_KIND(imm) ((imm) >> 28)
+#define FFV_RS_IMM_BYTES(imm) ((imm) & 0x0fffffffu)
+/* Of a credit: messages that may come in addition, and bytes that were read, in units. */
+#define FFV_RS_CREDIT_UNIT 64u
+#define FFV_RS_CREDIT_BITS 17u
+#define FFV_RS_IMM_CREDIT(messages, units) FFV_RS_IMM(FFV_RS_CREDIT, (messages) << FFV_RS_CREDIT_BITS | (units))
+#define FFV_RS_IMM_MESSAGES(imm) (FFV_RS_IMM_BYTES(imm) >> FFV_RS_CREDIT_BITS)
+#define FFV_RS_IMM_UNITS(imm) ((imm) & ((1u << FFV_RS_CREDIT_BITS) - 1))
+
+/* Private data of both messages, in network order. */
+struct ffv_rs_hello {
+	uint32_t magic_be;
+	uint32_t version_be;
+	uint64_t addr_be;          /* of the ring */
+	uint32_t rkey_be;
+	uint32_t ring_bytes_be;
+	uint32_t recvs_be;         /* data messages that may come before the first credit */
+};
+
+enum ffv_rs_state { FFV_RS_IDLE, FFV_RS_LISTENING, FFV_RS_CONNECTING, FFV_RS_CONNECTED, FFV_RS_FAILED };
+
+struct ffv_rs_options {
+	struct linger linger;
+	uint64_t receive_timeout_ns; /* 0 = none */
+	uint64_t send_timeout_ns;
+	uint32_t ring_bytes;
+	int receive_low_water;
+	int reuse_addr;
+	int v6_only;
+	int kept[32];              /* options.c: those that are told again */
+};
+
+struct ffv_rs_stream {
+	struct ffv_comp_channel *channel;
+	int channel_fd;
+	struct ffv_cq *cq;
+	struct ffv_mr *mr;
+	uint8_t *ring;
+	uint8_t *stage;
+	uint32_t ring_bytes;
+	/* what the peer said */
+	uint64_t peer_addr;
+	uint32_t peer_rkey;
+	uint32_t peer_ring_bytes;
+	/* sending */
+	_Atomic uint64_t sent_bytes;
+	_Atomic uint64_t consumed_bytes;   /* by the peer */
+	uint64_t sent_messages;
+	uint64_t granted_messages;
+	uint64_t posted;                   /* send requests */
+	uint64_t completed;
+	uint64_t signaled;                 /* the last one that was posted so */
+	uint64_t stage_posted;             /* bytes of the stage, free-running */
+	uint64_t stage_completed;
+	uint64_t stage_end[FFV_RS_SENDS];  /* of stage_posted, by request */
+	/* receiving */
+	_Atomic uint64_t arrived_bytes;
+	_Atomic uint64_t read_bytes;
+	uint64_t arrived_messages;
+	uint64_t credited_bytes;
+	uint64_t credited_messages;
+	uint32_t recvs_missing;            /* to be posted again */
+};
+
+struct ffv_rs_socket {
+	_Atomic uint32_t refs;             /* numbers and calls under way; memory is never given back, only used again */
+	struct ffv_rs_socket *next;        /* in the pool, or in a queue of accept or of lingering */
+	uint32_t numbers;                  /* table lock */
+	pthread_mutex_t tx;
+	pthread_mutex_t rx;
+	pthread_mutex_t lock;
+	int domain;
+	int kick_fd;                       /* readable when something changed that no completion tells */
+	uint32_t sleepers;
+	bool is_kicked;
+	bool is_watched;                   /* its number is level_near, of a pair (watch.c) */
+	bool shows_readable, shows_writable;
+	int level_near, level_far;
+	bool is_armed;                     /* the completion queue will raise an event, or has */
+	_Atomic uint32_t spin_ns, waits;   /* data.c: how long polling before a sleep pays */
+	_Atomic bool non_blocking;
+	_Atomic bool closed;               /* no number any more */
+	_Atomic uint64_t changes;
+	enum ffv_rs_state state;
+	int error;                         /* SO_ERROR */
+	bool fin_sent, fin_arrived, reset_arrived, read_shut, sent_to_nobody;
+	bool is_dead;                      /* the queue pair is in error: nothing will come or go any more */
+	bool is_bound;
+	union ffv_sockaddr bound;          /* what bind was asked for, with the port that it got */
+	struct ffv_cm_id *id;
+	struct ffv_cm_channel *own_channel; /* until it listens or connects */
+	struct ffv_rs_options options;
+	struct ffv_rs_stream stream;
+	/* listening */
+	struct ffv_rs_socket *first, *last; /* connections not accepted yet */
+	uint32_t waiting;
+	uint32_t backlog;
+	struct ffv_rs_socket *listener;    /* of a connection that is not established yet */
+	uint64_t linger_until_ns;
+};
+
+/* ---- table.c: numbers ---------------------------------------------------------------------------------------------------- */
+
+/* NULL if it is no socket of ours; else the caller gives it back by ffv_rs_put. */
+struct ffv_rs_socket *ffv_rs_get(int fd);
+void ffv_rs_put(struct ffv_rs_socket *socket);
+/* A socket without number, with one reference. NULL: no memory or descriptor (errno). */
+struct ffv_rs_socket *ffv_rs_new(int domain);
+/* Makes a number for it, which takes over the caller's reference. */
+int ffv_rs_publish(struct ffv_rs_socket *socket, int flags);
+/* False: its last reference has gone already. */
+bool ffv_rs_hold(struct ffv_rs_socket *socket);
+/* Its number is woken by the completion channel from now on. */
+int ffv_rs_watch_stream(struct ffv_rs_socket *socket, int fd);
+
+/* fork(): the table is held; in the child it is empty afterwards, and the numbers are the kernel's alone. */
+void ffv_rs_before_fork(void);
+void ffv_rs_after_fork(bool in_child);
+
+/* ---- process.c: what the process shares ------------------------------------------------------------------------------------ */
+
+/* The channel of all connections and listeners, which the thread of this file reads. */
+int ffv_rs_channel(struct ffv_cm_channel **out);
+int ffv_rs_domain(struct ffv_context *ctx);
+/* The completion channel of the socket is looked after by the thread, as watch.c says. */
+int ffv_rs_observe(struct ffv_rs_socket *socket);
+void ffv_rs_unobserve(struct ffv_rs_socket *socket);
+/* Keeps a closed socket, with a reference of its own, until what it sent is delivered. */
+void ffv_rs_linger(struct ffv_rs_socket *socket);
+
+/* ---- wait.c: readiness and sleeping ---------------------------------------------------------------------------------------- */
+
+/* Lock held. */
+int ffv_rs_readiness(struct ffv_rs_socket *socket);
+/* Lock held: wakes all who sleep, for what no completion tells. */
+void ffv_rs_kick(struct ffv_rs_socket *socket);
+/* Lock not held: sleeps until one of `events` may be true. -EAGAIN at the deadline (UINT64_MAX: none), -EINTR. */
+int ffv_rs_wait(struct ffv_rs_socket *socket, int events, uint64_t deadline_ns);
+
+/* ---- watch.c: numbers that tell the truth to the kernel (lock held) -------------------------------------------------------- */
+
+int ffv_rs_make_levels(struct ffv_rs_socket *socket);
+void ffv_rs_drop_levels(struct ffv_rs_socket *socket);
+/* To be called after what may have changed the readiness. */
+void ffv_rs_show(struct ffv_rs_socket *socket);
+/* By the thread of process.c, when the descriptor in which all are observed is readable; no lock held. */
+void ffv_rs_look_at_observed(int epoll_fd);
+
+/* ---- stream.c: the connection's memory and messages (lock held) ------------------------------------------------------------ */
+
+int ffv_rs_stream_create(struct ffv_rs_socket *socket, struct ffv_rs_hello *hello);
+void ffv_rs_stream_destroy(struct ffv_rs_socket *socket);
+int ffv_rs_stream_peer(struct ffv_rs_socket *socket, const void *data, uint8_t length);
+/* Takes what has completed. */
+void ffv_rs_progress(struct ffv_rs_socket *socket);
+/* A message without data: FIN or RST. */
+int ffv_rs_send_message(struct ffv_rs_socket *socket, enum ffv_rs_message kind);
+void ffv_rs_give_credit(struct ffv_rs_socket *socket);
+/* Bytes that may be written now. */
+uint32_t ffv_rs_room(const struct ffv_rs_socket *socket);
+/* Writes them, from the stage (at stage_posted) or, if inlined, from anywhere. */
+int ffv_rs_write(struct ffv_rs_socket *socket, const void *data, uint32_t length, bool is_inline);
+
+/* ---- close.c --------------------------------------------------------------------------------------------------------------- */
+
+/* The last number has gone. */
+void ffv_rs_close(struct ffv_rs_socket *socket);
+/* The last reference has. */
+void ffv_rs_destroy(struct ffv_rs_socket *socket);
+/* Lock held: whether all that was sent has been delivered, or cannot be any more. */
+bool ffv_rs_is_delivered(const struct ffv_rs_socket *socket);
+
+/* ---- listen.c: called by the thread of process.c --------------------------------------------------------------------------- */
+
+void ffv_rs_on_request(struct ffv_rs_socket *listener, struct ffv_cm_id *id, const void *data, uint8_t length);
+/* The connection stands, or will not (lock not held; takes over the reference of the attempt). */
+void ffv_rs_on_child(struct ffv_rs_socket *child, bool stands);
+/* Lock held: takes the connections that nobody accepted, to be given to ffv_rs_drop_queue without the lock. */
+struct ffv_rs_socket *ffv_rs_take_queue(struct ffv_rs_socket *listener);
+void ffv_rs_drop_queue(struct ffv_rs_socket *first);
+
+/* ---- data.c and options.c ---------------------------------------------------------------------------------------------------- */
+
+/* Lock held: SO_ERROR, which is told once. */
+int ffv_rs_take_error(struct ffv_rs_socket *socket);
+uint64_t ffv_rs_deadline(uint64_t timeout_ns);
+
+/* ---- connect.c ------------------------------------------------------------------------------------------------------------- */
+
+/* By the thread of process.c, which may have acknowledged the event: the data is a copy. */
+void ffv_rs_on_connection(struct ffv_rs_socket *socket, uint32_t event, int status, const void *data, uint8_t length);
+/* Lock held: an id, bound as the socket is. */
+int ffv_rs_need_id(struct ffv_rs_socket *socket);
+void ffv_rs_drop_id(struct ffv_rs_socket *socket);
+/* Writes an address as getsockname does. */
+int ffv_rs_give_address(const struct ffv_rs_socket *socket, const union ffv_sockaddr *from, struct sockaddr *addr,
+			uint32_t *length);
+
+static inline uint32_t ffv_rs_min(uint64_t a, uint64_t b)
+{
+	return (uint32_t)(a < b ? a : b);
+}
+
+#endif

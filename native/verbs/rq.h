@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The owner's side of receive queues, of a QP or shared.
+ */
+#ifndef FFV_VERBS_RQ_H
+#define FFV_VERBS_RQ_H
+
+#include "verbs/context.h"
+
+/* Private memory comes from rq->pd, if that is set, for rq->resource_type. */
+int ffv_rq_create(struct ffv_context *ctx, struct ffv_rq *rq, struct ffv_rq_shm *shm, uint32_t max_wr, uint32_t max_sge);
+/* The shared part is given back once no execution uses it. */
+void ffv_rq_destroy(struct ffv_context *ctx, struct ffv_rq *rq);
+/* Slots for so many work requests. */
+uint32_t ffv_rq_slots(uint32_t max_wr);
+/* Gives a shared queue room for max_wr work requests, while others take from it. -EINVAL if more are out, -EBUSY if those
+ * that are have no place in any ring. May call the application's allocators: no lock may be held. */
+int ffv_rq_resize(struct ffv_context *ctx, struct ffv_rq *rq, uint32_t max_wr);
+/* A completion reports the work request at this position of a shared queue: false if there is none. */
+bool ffv_rq_report(struct ffv_rq *rq, uint32_t position, uint64_t *wr_id);
+/* Posts a list; *waiter: a sender waits for it. Fast path. */
+int ffv_rq_post(struct ffv_rq *rq, struct ffv_recv_wr *wr, struct ffv_recv_wr **bad_wr, bool *waiter);
+/* Empties the queue without completions (modify to RESET). Takers must have been shut out. */
+void ffv_rq_reset(struct ffv_rq *rq);
+
+#endif

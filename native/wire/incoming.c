@@ -1,0 +1,598 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The responder's side: what another host's queue pair wants done on a container of ours is posted on the proxy's queue
+ * pair of the same number, and the executor does the rest; completions become answers. Runs on the loop's thread, but for
+ * the hooks. What comes in is bounded by the window: who sends more breaks the protocol and loses the channel.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "wire/router.h"
+
+static void lock(struct ffv_pair *pair)
+{
+	pthread_mutex_lock(&pair->proxy->router->lock);
+}
+
+static void unlock(struct ffv_pair *pair)
+{
+	pthread_mutex_unlock(&pair->proxy->router->lock);
+}
+
+static struct ffv_entry *entry_at(struct ffv_incoming *in, uint32_t count)
+{
+	return &in->window->entries[count % FFV_WINDOW];
+}
+
+/* ---- dropping -------------------------------------------------------------------------------------------------------------- */
+
+static void free_chunks_locked(struct ffv_incoming *in)
+{
+	while (in->chunks) {
+		struct ffv_chunk *chunk = in->chunks;
+		in->chunks = chunk->next;
+		free(chunk);
+	}
+	in->last_chunk = &in->chunks;
+	in->granted = in->arrived = 0;
+}
+
+bool ffv_incoming_begin(struct ffv_pair *pair)
+{
+	struct ffv_in_window *window = pair->in.window ? NULL : calloc(1, sizeof *window);
+
+	if (!window)
+		return pair->in.window != NULL;
+	lock(pair);
+	pair->in.window = window;
+	unlock(pair);
+	return true;
+}
+
+void ffv_incoming_rest(struct ffv_pair *pair)
+{
+	struct ffv_in_window *window = pair->in.window;
+
+	if (!window || pair->in.first != pair->in.end || pair->datagrams_under_way)
+		return;
+	lock(pair);
+	pair->in.window = NULL;
+	unlock(pair);
+	free(window);
+}
+
+static void drop_entry(struct ffv_incoming *in, struct ffv_entry *entry)
+{
+	in->bytes_held -= entry->frame.payload_bytes;
+	free(entry->payload);
+	entry->payload = NULL;
+	for (uint32_t i = 0; i < FFV_READ_PIECES; i++) {
+		free(entry->pieces[i]);
+		entry->pieces[i] = NULL;
+	}
+}
+
+/* The queue pair must not be executed any more, or its work requests be completed: their bytes go. */
+static void drop_entries(struct ffv_pair *pair)
+{
+	struct ffv_incoming *in = &pair->in;
+
+	lock(pair);
+	free_chunks_locked(in);
+	in->wants_more = false;
+	if (in->window && pair->type != FFV_QPT_UD)
+		memset(in->window->posted, 0, sizeof in->window->posted);
+	for (; in->first != in->end; in->first++)
+		drop_entry(in, entry_at(in, in->first));
+	in->next_post = in->end;
+	in->slots = 0;
+	unlock(pair);
+	ffv_incoming_rest(pair);
+}
+
+void ffv_incoming_close(struct ffv_pair *pair, uint8_t status)
+{
+	struct ffv_incoming *in = &pair->in;
+
+	if (in->open && in->first != in->end) {
+		ffv_incoming_report(pair);
+		struct ffv_frame frame = ffv_answer_to(pair, &entry_at(in, in->first)->frame, FFV_FRAME_ACK, status);
+		ffv_answer(pair, &frame);
+	}
+	in->open = false;
+	/* The executor may be reading the bytes: it finds nobody's any more once the queue pair is in error and quiet. */
+	if (in->first != in->end && !pair->jobs && pair->qp) {
+		ffv_exec_set_error(pair->qp->ref.shm, 0);
+		ffv_qp_quiesce(pair->qp, 1000000000ull);
+	}
+	drop_entries(pair);
+}
+
+void ffv_incoming_free(struct ffv_pair *pair)
+{
+	drop_entries(pair);
+	for (uint32_t i = 0; pair->in.window && i < FFV_WINDOW; i++)
+		free(pair->in.window->posted[i].bytes); /* datagrams: what the entries have is gone */
+	free(pair->in.window);
+	while (pair->results) {
+		struct ffv_result *result = pair->results;
+		pair->results = result->next;
+		free(result->bytes);
+		free(result);
+	}
+	while (pair->datagrams) {
+		struct ffv_result *waiting = pair->datagrams;
+		pair->datagrams = waiting->next;
+		free(waiting->bytes);
+		free(waiting);
+	}
+}
+
+/* ---- hooks ------------------------------------------------------------------------------------------------------------------ */
+
+static int stream_bytes(const struct ffv_incoming *in, uint32_t from, struct ffv_list *out)
+{
+	for (const struct ffv_chunk *chunk = in->chunks; chunk && out->num_segments < FFV_MAX_SGE; chunk = chunk->next) {
+		if (chunk->offset + chunk->length <= from)
+			continue;
+		uint32_t skip = chunk->offset < from ? from - chunk->offset : 0;
+		out->segment[out->num_segments++] = (struct ffv_segment){ .va = (uintptr_t)chunk->bytes + skip,
+									  .length_bytes = chunk->length - skip };
+		out->length_bytes += chunk->length - skip;
+	}
+	return FFV_BYTES_SOME;
+}
+
+int ffv_incoming_bytes(struct ffv_pair *pair, uint64_t position, uint32_t from, struct ffv_list *out)
+{
+	if (!pair->in.window)
+		return FFV_BYTES_NONE;
+	const struct ffv_posted *posted = &pair->in.window->posted[position % FFV_WINDOW];
+	if (pair->type != FFV_QPT_UD && entry_at(&pair->in, posted->entry)->frame.kind == FFV_FRAME_LARGE)
+		return posted->entry == pair->in.first ? stream_bytes(&pair->in, from, out) : FFV_BYTES_SOME;
+	if (posted->length) {
+		if (!posted->bytes)
+			return FFV_BYTES_NONE;
+		out->segment[0] = (struct ffv_segment){ .va = (uintptr_t)posted->bytes, .length_bytes = posted->length };
+		out->num_segments = 1;
+		out->length_bytes = posted->length;
+	}
+	return FFV_BYTES_ALL;
+}
+
+void ffv_incoming_more(struct ffv_pair *pair, uint64_t position, uint32_t from)
+{
+	struct ffv_incoming *in = &pair->in;
+
+	if (!in->window)
+		return;
+	in->more_entry = in->window->posted[position % FFV_WINDOW].entry;
+	while (in->more_entry == in->first && in->chunks && in->chunks->offset + in->chunks->length <= from) {
+		struct ffv_chunk *chunk = in->chunks;
+		in->chunks = chunk->next;
+		if (!in->chunks)
+			in->last_chunk = &in->chunks;
+		free(chunk);
+	}
+	in->wants_more = true;
+	in->more_from = from;
+}
+
+/* ---- posting ------------------------------------------------------------------------------------------------------------------ */
+
+/* The shared receive queue that an XRC request names: where its kind of frame has room. */
+static uint32_t named_srq(const struct ffv_frame *frame)
+{
+	return frame->kind == FFV_FRAME_REQUEST ? frame->imm_be : (uint32_t)frame->operand[0];
+}
+
+/* That queue may be of another context than the queue pair, which has to be attached first. True: it is, or is not there. */
+static bool is_named_attached(struct ffv_pair *pair, const struct ffv_frame *frame)
+{
+	uint32_t block = named_srq(frame) / FFV_MAX_SRQ;
+	struct ffv_job job = { .kind = FFV_JOB_ATTACH, .proxy = pair->proxy, .pair = pair,
+			       .address = { .to_qpn = block * FFV_QPN_BLOCK } };
+
+	if (pair->type != FFV_QPT_XRC_RECV || block >= FFV_QPN_BLOCKS || block == pair->qpn / FFV_QPN_BLOCK ||
+	    block + 1 == pair->in.tried_block)
+		return true;
+	struct ffv_peer *peer = ffv_peer_get(pair->proxy->ctx, pair->gid, block * FFV_QPN_BLOCK);
+	if (peer) {
+		ffv_peer_put(peer);
+		return true;
+	}
+	memcpy(job.address.to_gid, pair->gid, 16);
+	pair->attaching++;
+	ffv_router_queue_job(pair->proxy->router, &job);
+	return false;
+}
+
+void ffv_incoming_attached(struct ffv_pair *pair, const struct ffv_job *job)
+{
+	pair->attaching--;
+	pair->in.tried_block = job->address.to_qpn / FFV_QPN_BLOCK + 1;
+	ffv_incoming_go_on(pair);
+	pair->in.tried_block = 0; /* it may come later */
+	ffv_pair_free_if_dead(pair);
+}
+
+/* Posts `length` bytes of an entry from `offset` on, whose memory is `bytes`. */
+static int post(struct ffv_pair *pair, struct ffv_entry *entry, uint32_t count, uint32_t offset, uint32_t length, uint8_t *bytes)
+{
+	const struct ffv_frame *frame = &entry->frame;
+	struct ffv_sge sge = { .length = length };
+	struct ffv_send_wr wr = { .wr_id = count, .sg_list = &sge, .num_sge = length ? 1 : 0, .opcode = frame->opcode,
+				  .send_flags = FFV_SEND_SIGNALED | (frame->flags & FFV_SEND_SOLICITED),
+				  .imm_data_be = frame->imm_be };
+
+	if (pair->type == FFV_QPT_XRC_RECV) {
+		wr.xrc_remote_srqn = named_srq(frame);
+		wr.imm_data_be = frame->kind == FFV_FRAME_REQUEST ? 0 : frame->imm_be;
+	}
+	if (frame->opcode == FFV_WR_ATOMIC_CMP_AND_SWP || frame->opcode == FFV_WR_ATOMIC_FETCH_AND_ADD ||
+	    frame->opcode == FFV_WR_FLUSH) {
+		wr.wr.atomic.remote_addr = frame->address;
+		wr.wr.atomic.rkey = frame->rkey;
+		wr.wr.atomic.compare_add = frame->operand[0];
+		wr.wr.atomic.swap = frame->operand[1];
+	} else {
+		wr.wr.rdma.remote_addr = frame->address + offset;
+		wr.wr.rdma.rkey = frame->rkey;
+	}
+	lock(pair);
+	pair->in.window->posted[pair->qp->sq_posted % FFV_WINDOW] = (struct ffv_posted){ count, length, bytes };
+	unlock(pair);
+	pair->in.slots++;
+	return ffv_qp_post_whole(pair->qp, &wr);
+}
+
+static uint8_t **piece_at(struct ffv_entry *entry, uint32_t offset)
+{
+	return &entry->pieces[offset / FFV_READ_BYTES % FFV_READ_PIECES];
+}
+
+static bool has_read_room(const struct ffv_pair *pair, const struct ffv_entry *entry)
+{
+	return pair->in.slots < FFV_WINDOW &&
+	       pair->result_bytes + (entry->asked_bytes - entry->done_bytes) + FFV_READ_BYTES <= FFV_READ_WINDOW;
+}
+
+/* A READ is posted piece by piece, as far as there is room for what it brings: else a slow network would have all of it
+ * wait here. */
+static int post_read(struct ffv_pair *pair, struct ffv_entry *entry, uint32_t count)
+{
+	uint32_t length = entry->frame.length_bytes;
+
+	if (!length)
+		return post(pair, entry, count, 0, 0, NULL);
+	while (entry->asked_bytes < length && has_read_room(pair, entry)) {
+		uint32_t offset = entry->asked_bytes, n = length - offset < FFV_READ_BYTES ? length - offset : FFV_READ_BYTES;
+		uint8_t *piece = malloc(n);
+		if (!piece)
+			return -ENOMEM;
+		*piece_at(entry, offset) = piece;
+		entry->asked_bytes += n;
+		int rc = post(pair, entry, count, offset, n, piece);
+		if (rc)
+			return rc;
+	}
+	return 0;
+}
+
+static int post_entry(struct ffv_pair *pair, struct ffv_entry *entry, uint32_t count)
+{
+	switch (entry->frame.kind) {
+	case FFV_FRAME_REQUEST:
+		if (entry->frame.opcode == FFV_WR_RDMA_READ)
+			return post_read(pair, entry, count);
+		if (entry->frame.opcode == FFV_WR_FLUSH)
+			return post(pair, entry, count, 0, 0, NULL);
+		if (!(entry->payload = calloc(1, 8)))
+			return -ENOMEM;
+		return post(pair, entry, count, 0, 8, entry->payload);
+	default:
+		return post(pair, entry, count, 0, entry->frame.length_bytes, entry->payload);
+	}
+}
+
+static bool is_unfinished_read(const struct ffv_entry *entry)
+{
+	return entry->frame.opcode == FFV_WR_RDMA_READ && entry->asked_bytes < entry->frame.length_bytes;
+}
+
+void ffv_incoming_go_on(struct ffv_pair *pair)
+{
+	struct ffv_incoming *in = &pair->in;
+
+	while (pair->ready && !pair->attaching && in->open && in->next_post != in->end && in->slots < FFV_WINDOW) {
+		struct ffv_entry *entry = entry_at(in, in->next_post);
+		if (!is_named_attached(pair, &entry->frame))
+			return;
+		if (post_entry(pair, entry, in->next_post)) {
+			ffv_incoming_close(pair, FFV_WC_RETRY_EXC_ERR);
+			return;
+		}
+		if (is_unfinished_read(entry))
+			return; /* those behind it wait, too */
+		in->next_post++;
+	}
+}
+
+/* ---- completions ---------------------------------------------------------------------------------------------------------------- */
+
+/* The next piece of a READ has come, which the answer takes over. True: the READ is done. */
+static bool answer_read(struct ffv_pair *pair, struct ffv_entry *entry)
+{
+	struct ffv_frame frame = ffv_answer_to(pair, &entry->frame, FFV_FRAME_RESULT, 0);
+	uint32_t left = entry->frame.length_bytes - entry->done_bytes, n = left < FFV_READ_BYTES ? left : FFV_READ_BYTES;
+	uint8_t **piece = piece_at(entry, entry->done_bytes);
+
+	frame.address = entry->done_bytes;
+	if (n)
+		ffv_answer_queue(pair, &frame, *piece, n);
+	*piece = NULL;
+	entry->done_bytes += n;
+	return n == left;
+}
+
+static void answer_atomic(struct ffv_pair *pair, struct ffv_entry *entry)
+{
+	struct ffv_frame frame = ffv_answer_to(pair, &entry->frame, FFV_FRAME_RESULT, 0);
+
+	memcpy(&frame.operand[0], entry->payload, 8);
+	ffv_answer(pair, &frame);
+}
+
+static void complete(struct ffv_pair *pair, const struct ffv_wc *wc)
+{
+	struct ffv_incoming *in = &pair->in;
+
+	if (in->first == in->end || (uint32_t)wc->wr_id != in->first)
+		return; /* of what was dropped */
+	struct ffv_entry *entry = entry_at(in, in->first);
+	in->slots--;
+	if (wc->status) {
+		ffv_incoming_close(pair, (uint8_t)wc->status);
+		return;
+	}
+	if (entry->frame.opcode == FFV_WR_RDMA_READ && !answer_read(pair, entry)) {
+		ffv_incoming_go_on(pair);
+		return;
+	}
+	if (entry->frame.kind == FFV_FRAME_REQUEST && entry->payload)
+		answer_atomic(pair, entry);
+	struct ffv_frame ack = ffv_answer_to(pair, &entry->frame, FFV_FRAME_ACK, FFV_WC_SUCCESS);
+	lock(pair);
+	if (entry->frame.kind == FFV_FRAME_LARGE)
+		free_chunks_locked(in);
+	drop_entry(in, entry);
+	in->first++;
+	unlock(pair);
+	ffv_incoming_rest(pair);
+	ffv_answer(pair, &ack);
+	ffv_incoming_credit(pair); /* the next one may have been asked for by now */
+	ffv_incoming_go_on(pair);
+}
+
+/* Completions, until the queue is empty and armed. */
+void ffv_incoming_poll(struct ffv_proxy *proxy)
+{
+	struct ffv_wc wc[32];
+	int n;
+
+	while ((n = ffv_poll_cq(proxy->cq, 32, wc)) > 0) {
+		for (int i = 0; i < n; i++) {
+			struct ffv_pair *pair = ffv_pair_get(proxy, wc[i].qp_num);
+			if (!pair)
+				continue;
+			if (pair->type == FFV_QPT_UD)
+				ffv_datagram_completed(pair, &wc[i]);
+			else
+				complete(pair, &wc[i]);
+		}
+	}
+}
+
+/* ---- large messages ------------------------------------------------------------------------------------------------------------- */
+
+void ffv_incoming_credit(struct ffv_pair *pair)
+{
+	struct ffv_link_channel *channel = ffv_router_channel(pair->proxy->router, pair->proxy->channel);
+	struct ffv_incoming *in = &pair->in;
+
+	if (in->first == in->end)
+		return;
+	struct ffv_entry *entry = entry_at(in, in->first);
+	lock(pair);
+	bool wanted = in->wants_more && in->open && in->more_entry == in->first && entry->frame.kind == FFV_FRAME_LARGE;
+	uint32_t from = in->more_from;
+	bool there = wanted && in->arrived > from;
+	in->wants_more &= !wanted;
+	unlock(pair);
+	if (!wanted || !channel)
+		return;
+	uint64_t upto = (uint64_t)from + FFV_STREAM_WINDOW;
+	if (upto > entry->frame.length_bytes)
+		upto = entry->frame.length_bytes;
+	if (upto > in->granted) {
+		struct ffv_frame frame = ffv_answer_to(pair, &entry->frame, FFV_FRAME_CREDIT, 0);
+		frame.address = upto;
+		frame.length_bytes = entry->frame.length_bytes;
+		in->granted = (uint32_t)upto;
+		ffv_answer_now(channel, &frame);
+	}
+	if (there)
+		ffv_qp_run(pair->qp);
+}
+
+static bool on_data(struct ffv_pair *pair, const struct ffv_frame *frame, const uint8_t *payload)
+{
+	struct ffv_incoming *in = &pair->in;
+	struct ffv_entry *entry = in->first == in->end ? NULL : entry_at(in, in->first);
+
+	if (!entry || entry->frame.kind != FFV_FRAME_LARGE || frame->position != entry->frame.position ||
+	    frame->address != in->arrived || frame->payload_bytes > in->granted - in->arrived)
+		return false;
+	struct ffv_chunk *chunk = malloc(sizeof *chunk + frame->payload_bytes);
+	if (!chunk) {
+		ffv_incoming_close(pair, FFV_WC_RETRY_EXC_ERR);
+		return true;
+	}
+	chunk->next = NULL;
+	chunk->offset = in->arrived;
+	chunk->length = frame->payload_bytes;
+	memcpy(chunk->bytes, payload, chunk->length);
+	lock(pair);
+	*in->last_chunk = chunk;
+	in->last_chunk = &chunk->next;
+	in->arrived += chunk->length;
+	unlock(pair);
+	ffv_qp_run(pair->qp);
+	return true;
+}
+
+/* ---- frames ----------------------------------------------------------------------------------------------------------------------- */
+
+struct ffv_proxy *ffv_proxy_for(struct ffv_router *router, struct ffv_link_channel *channel, const uint8_t gid[16],
+				uint32_t qpn)
+{
+	uint32_t block = qpn / FFV_QPN_BLOCK;
+	bool fresh = false;
+
+	if (block >= FFV_QPN_BLOCKS)
+		return NULL;
+	pthread_mutex_lock(&router->lock);
+	struct ffv_proxy *proxy = ffv_proxy_find_locked(router, gid, block);
+	if (!proxy) {
+		proxy = ffv_proxy_new_locked(router, gid, block, channel->number);
+		fresh = proxy != NULL;
+	}
+	pthread_mutex_unlock(&router->lock);
+	if (fresh)
+		ffv_router_queue_job(router, &(struct ffv_job){ .kind = FFV_JOB_OPEN_PROXY, .proxy = proxy });
+	return proxy && proxy->channel == channel->number ? proxy : NULL;
+}
+
+static bool grow_theirs(struct ffv_link_channel *channel, uint32_t number)
+{
+	uint32_t count = channel->num_theirs ? channel->num_theirs : 64;
+
+	while (count <= number)
+		count *= 2;
+	if (count == channel->num_theirs)
+		return true;
+	struct ffv_pair **grown = realloc((void *)channel->theirs, count * sizeof(struct ffv_pair *));
+	if (!grown)
+		return false;
+	memset((void *)(grown + channel->num_theirs), 0, (count - channel->num_theirs) * sizeof(struct ffv_pair *));
+	channel->theirs = grown;
+	channel->num_theirs = count;
+	return true;
+}
+
+static void on_open(struct ffv_router *router, struct ffv_link_channel *channel, const struct ffv_frame *frame,
+		    const struct ffv_frame_open *open)
+{
+	struct ffv_proxy *proxy = open->type == FFV_QPT_RC || open->type == FFV_QPT_UC || open->type == FFV_QPT_XRC_SEND
+					  ? ffv_proxy_for(router, channel, open->from_gid, open->from_qpn) : NULL;
+	struct ffv_pair *pair = proxy ? ffv_pair_get(proxy, open->from_qpn) : NULL;
+	uint32_t type = ffv_opposite_type(open->type);
+
+	if (!proxy || !grow_theirs(channel, frame->pair))
+		return; /* what comes for the pair is answered with an error */
+	if (channel->theirs[frame->pair] && channel->theirs[frame->pair] != pair)
+		ffv_incoming_close(channel->theirs[frame->pair], FFV_WC_RETRY_EXC_ERR);
+	if (pair && (pair->qpn != open->to_qpn || pair->type != type || memcmp(pair->gid, open->to_gid, 16))) {
+		ffv_pair_retire(pair);
+		pair = NULL;
+	}
+	if (!pair)
+		pair = ffv_pair_new(proxy, open->from_qpn, type, open->to_gid, open->to_qpn);
+	if (!pair)
+		return;
+	ffv_incoming_close(pair, FFV_WC_RETRY_EXC_ERR);
+	pair->in.number = frame->pair;
+	pair->in.incarnation = frame->incarnation;
+	pair->in.open = true;
+	channel->theirs[frame->pair] = pair;
+	ffv_pair_connect(pair, open);
+}
+
+/* Takes a work request in. False: more than the window allows. */
+static bool on_request(struct ffv_pair *pair, const struct ffv_frame *frame, const uint8_t *payload)
+{
+	struct ffv_incoming *in = &pair->in;
+
+	if (in->end - in->first >= FFV_WINDOW || in->bytes_held + frame->payload_bytes > FFV_WINDOW_BYTES_EAGER + FFV_EAGER_BYTES)
+		return false;
+	uint8_t *copy = frame->payload_bytes ? malloc(frame->payload_bytes) : NULL;
+	if ((frame->payload_bytes && !copy) || !ffv_incoming_begin(pair)) {
+		free(copy);
+		ffv_incoming_close(pair, FFV_WC_RETRY_EXC_ERR);
+		return true;
+	}
+	if (copy)
+		memcpy(copy, payload, frame->payload_bytes);
+	lock(pair);
+	*entry_at(in, in->end) = (struct ffv_entry){ .frame = *frame, .payload = copy };
+	in->bytes_held += frame->payload_bytes;
+	in->end++;
+	unlock(pair);
+	ffv_incoming_go_on(pair);
+	return true;
+}
+
+/* ---- the rest -------------------------------------------------------------------------------------------------------- */
+
+static void on_gone(struct ffv_router *router, struct ffv_link_channel *channel, const struct ffv_frame_gone *gone)
+{
+	pthread_mutex_lock(&router->lock);
+	struct ffv_proxy *proxy = gone->qpn_first / FFV_QPN_BLOCK < FFV_QPN_BLOCKS
+					  ? ffv_proxy_find_locked(router, gone->gid, gone->qpn_first / FFV_QPN_BLOCK) : NULL;
+	pthread_mutex_unlock(&router->lock);
+	if (proxy && proxy->channel == channel->number)
+		ffv_proxy_retire(proxy, gone->died != 0);
+}
+
+static void refuse(struct ffv_link_channel *channel, const struct ffv_frame *request)
+{
+	struct ffv_frame frame = { .kind = FFV_FRAME_ACK, .status = FFV_WC_RETRY_EXC_ERR, .pair = request->pair,
+				   .incarnation = request->incarnation, .position = request->position };
+
+	ffv_answer_now(channel, &frame);
+}
+
+bool ffv_incoming_frame(struct ffv_link_channel *channel, struct ffv_router *router, const struct ffv_frame *frame,
+			const uint8_t *payload)
+{
+	struct ffv_pair *pair = frame->pair < channel->num_theirs ? channel->theirs[frame->pair] : NULL;
+	bool valid = pair && pair->in.open && pair->in.incarnation == frame->incarnation;
+	struct ffv_frame_open open;
+	struct ffv_frame_gone gone;
+
+	switch (frame->kind) {
+	case FFV_FRAME_OPEN:
+		memcpy(&open, payload, sizeof open);
+		on_open(router, channel, frame, &open);
+		return true;
+	case FFV_FRAME_DATAGRAM:
+		ffv_datagram_frame(router, channel, frame, payload);
+		return true;
+	case FFV_FRAME_GONE:
+		memcpy(&gone, payload, sizeof gone);
+		on_gone(router, channel, &gone);
+		return true;
+	case FFV_FRAME_DATA:
+		return !valid || on_data(pair, frame, payload);
+	case FFV_FRAME_CLOSE:
+		if (valid)
+			ffv_incoming_close(pair, FFV_WC_RETRY_EXC_ERR);
+		return true;
+	default:
+		if (valid)
+			return on_request(pair, frame, payload);
+		refuse(channel, frame);
+		return true;
+	}
+}

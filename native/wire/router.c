@@ -1,0 +1,529 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The router's data plane: its public calls and its loop (see router.h for the threads).
+ */
+#include "wire/router.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "verbs/context.h"
+
+#define TAGS 7u
+#define REST_MS 1000              /* of nothing to do, and memory goes back */
+#define TICK_MS 10                /* while somebody waits for the other end of a channel */
+
+/* ---- between threads ----------------------------------------------------------------------------------------------------- */
+
+void ffv_router_wake_locked(struct ffv_router *router)
+{
+	uint64_t one = 1;
+
+	if (router->awake)
+		return;
+	router->awake = write(router->wake_fd, &one, sizeof one) == sizeof one;
+}
+
+void ffv_router_raise(struct ffv_router *router, const struct ffv_router_event *event)
+{
+	struct ffv_event_node *node = calloc(1, sizeof *node);
+	uint64_t one = 1;
+
+	if (!node)
+		return;
+	node->event = *event;
+	pthread_mutex_lock(&router->lock);
+	if (router->last_event)
+		router->last_event->next = node;
+	else
+		router->events = node;
+	router->last_event = node;
+	pthread_mutex_unlock(&router->lock);
+	if (write(router->event_fd, &one, sizeof one) < 0)
+		return; /* it is readable already */
+}
+
+void ffv_router_queue_job(struct ffv_router *router, const struct ffv_job *job)
+{
+	struct ffv_job *copy = malloc(sizeof *copy);
+
+	if (!copy)
+		abort(); /* a proxy that is never opened or closed cannot be told from a leak */
+	*copy = *job;
+	copy->next = NULL;
+	pthread_mutex_lock(&router->lock);
+	*router->last_job = copy;
+	router->last_job = &copy->next;
+	pthread_cond_broadcast(&router->changed);
+	pthread_mutex_unlock(&router->lock);
+}
+
+struct ffv_link_channel *ffv_router_channel(struct ffv_router *router, uint32_t number)
+{
+	struct ffv_link_channel *channel = router->channels[number % FFV_MAX_CHANNELS];
+
+	return channel && channel->number == number && !channel->broken ? channel : NULL;
+}
+
+/* ---- channels ------------------------------------------------------------------------------------------------------------ */
+
+static bool dispatch(struct ffv_router *router, struct ffv_link_channel *channel, const struct ffv_frame *frame,
+		     const uint8_t *payload)
+{
+	if ((frame->kind >= FFV_FRAME_CALL && frame->kind <= FFV_FRAME_HANG_UP) || frame->kind == FFV_FRAME_TOLD ||
+	    frame->kind == FFV_FRAME_HUNG_UP) {
+		ffv_call_frame(router, channel, frame, payload);
+		return true;
+	}
+	if (frame->kind == FFV_FRAME_BROADCAST || frame->kind == FFV_FRAME_INTEREST || frame->kind == FFV_FRAME_INTEREST_SEEN) {
+		ffv_segment_frame(router, channel, frame, payload);
+		return true;
+	}
+	if (frame->kind != FFV_FRAME_ACK && frame->kind != FFV_FRAME_CREDIT && frame->kind != FFV_FRAME_RESULT &&
+	    frame->kind != FFV_FRAME_WAITS)
+		return ffv_incoming_frame(channel, router, frame, payload);
+	struct ffv_pair *pair = router->numbers[frame->pair];
+	if (pair && pair->proxy->channel == channel->number && pair->has_ref)
+		ffv_outgoing_frame(pair, frame, payload);
+	return true;
+}
+
+static void read_channel(struct ffv_router *router, struct ffv_link_channel *channel)
+{
+	int end = ffv_channel_fill(&channel->io), got = 0;
+	const uint8_t *payload;
+	struct ffv_frame frame;
+
+	while (!channel->broken && (got = ffv_channel_next(&channel->io, &frame, &payload)) == 1) {
+		if (dispatch(router, channel, &frame, payload))
+			continue;
+		ffv_fail(EPROTO, "the other router sent more than its window allows");
+		got = -EPROTO;
+		break;
+	}
+	if (got < 0)
+		ffv_link_break(router, channel, ffv_error_text());
+	else if (end < 0)
+		ffv_link_lose(router, channel, ffv_error_text());
+}
+
+static void ask_for_room(struct ffv_router *router, struct ffv_link_channel *channel, bool wanted)
+{
+	struct epoll_event event = { .events = EPOLLIN | (wanted ? EPOLLOUT : 0u), .data.u64 = (uintptr_t)channel | FFV_TAG_CHANNEL };
+
+	if (wanted == channel->wants_out)
+		return;
+	channel->wants_out = wanted;
+	epoll_ctl(router->epoll_fd, EPOLL_CTL_MOD, channel->io.descriptor, &event);
+}
+
+/* One turn of each pair that has something to send, while there is room. */
+static void pump(struct ffv_link_channel *channel)
+{
+	while (channel->first_turn && ffv_channel_room(&channel->io)) {
+		struct ffv_pair *pair = channel->first_turn;
+		channel->first_turn = pair->ready_next;
+		if (!channel->first_turn)
+			channel->last_turn = &channel->first_turn;
+		pair->in_turn = false;
+		bool more = ffv_incoming_send(pair, channel);
+		more |= ffv_outgoing_send(pair, channel);
+		if (more)
+			ffv_pair_take_turn(pair);
+	}
+}
+
+static void count_one(_Atomic uint64_t *all, _Atomic uint64_t *counted, uint64_t now)
+{
+	uint64_t before = ffv_load_relaxed(counted);
+
+	if (now == before)
+		return;
+	ffv_fetch_add(all, now - before);
+	ffv_store_relaxed(counted, now);
+}
+
+static void count(struct ffv_router *router, struct ffv_link_channel *channel)
+{
+	count_one(&router->frames_sent, &channel->frames_sent, channel->io.frames_sent);
+	count_one(&router->frames_received, &channel->frames_received, channel->io.frames_received);
+	count_one(&router->bytes_sent, &channel->bytes_sent, channel->io.bytes_sent);
+	count_one(&router->bytes_received, &channel->bytes_received, channel->io.bytes_received);
+	router->ticks |= channel->lost_ns || ffv_channel_unseen(&channel->io);
+}
+
+static void come_again(struct ffv_router *router)
+{
+	pthread_mutex_lock(&router->lock);
+	ffv_router_wake_locked(router);
+	pthread_mutex_unlock(&router->lock);
+}
+
+#define MOST_ROUNDS 8             /* of filling and flushing one channel before others get their turn */
+
+static void serve_channel(struct ffv_router *router, struct ffv_link_channel *channel)
+{
+	int out = 1;
+
+	for (int i = 0; i < MOST_ROUNDS && out == 1; i++) {
+		pump(channel);
+		out = ffv_channel_flush(&channel->io);
+		if (!channel->first_turn)
+			break;
+	}
+	if (out < 0)
+		ffv_link_lose(router, channel, ffv_error_text());
+	else if (channel->io.link)
+		ask_for_room(router, channel, out == 0);
+	if (out == 1 && channel->first_turn)
+		come_again(router); /* the rest when others had their turn */
+	count(router, channel);
+}
+
+void ffv_router_free_channel(struct ffv_router *router, struct ffv_link_channel *channel)
+{
+	pthread_mutex_lock(&router->lock);
+	router->channels[channel->number % FFV_MAX_CHANNELS] = NULL;
+	pthread_mutex_unlock(&router->lock);
+	if (channel->next_link)
+		channel->next_transport->close(channel->next_link);
+	ffv_channel_finish(&channel->io);
+	free((void *)channel->theirs);
+	free((void *)channel->their_calls.call);
+	free(channel);
+}
+
+/* ---- what other threads left for the loop ------------------------------------------------------------------------------------- */
+
+static void forget_proxy(struct ffv_proxy *proxy)
+{
+	struct ffv_router *router = proxy->router;
+
+	pthread_mutex_lock(&router->lock);
+	proxy->state = FFV_PROXY_CLOSED;
+	bool last = !proxy->waiters;
+	for (struct ffv_proxy **at = &router->proxies; *at; at = &(*at)->next) {
+		if (*at == proxy) {
+			*at = proxy->next;
+			break;
+		}
+	}
+	pthread_cond_broadcast(&router->changed);
+	pthread_mutex_unlock(&router->lock);
+	if (last)
+		ffv_proxy_free(proxy);
+}
+
+static void finish_job(struct ffv_router *router, struct ffv_job *job)
+{
+	switch (job->kind) {
+	case FFV_JOB_OPEN_PROXY:
+		ffv_proxy_opened(job->proxy, job->result, job->text);
+		break;
+	case FFV_JOB_CLOSE_PROXY:
+		if (job->result == -EBUSY || job->proxy->num_pairs) /* a queue pair's job came in between */
+			ffv_router_queue_job(router, &(struct ffv_job){ .kind = FFV_JOB_CLOSE_PROXY, .proxy = job->proxy });
+		else
+			forget_proxy(job->proxy);
+		break;
+	case FFV_JOB_CONNECT:
+		ffv_pair_connected(job->pair, job);
+		if (job->pair->type == FFV_QPT_UD && !job->pair->dead && !job->pair->jobs && job->pair->ready) {
+			job->pair->jobs++;
+			ffv_datagram_attached(job->pair, NULL);
+		}
+		break;
+	case FFV_JOB_DESTROY:
+		ffv_incoming_free(job->pair);
+		free(job->pair->out.window);
+		job->proxy->num_pairs--;
+		free(job->pair);
+		break;
+	case FFV_JOB_ATTACH:
+		if (job->pair->type == FFV_QPT_UD)
+			ffv_datagram_attached(job->pair, job);
+		else
+			ffv_incoming_attached(job->pair, job);
+		break;
+	}
+}
+
+static void finish_jobs(struct ffv_router *router)
+{
+	pthread_mutex_lock(&router->lock);
+	struct ffv_job *job = router->done;
+	router->done = NULL;
+	router->last_done = &router->done;
+	pthread_mutex_unlock(&router->lock);
+	while (job) {
+		struct ffv_job *next = job->next;
+		finish_job(router, job);
+		free(job);
+		job = next;
+	}
+}
+
+static void serve_wanted(struct ffv_router *router)
+{
+	for (;;) {
+		struct ffv_wanted wanted = { 0 };
+		pthread_mutex_lock(&router->lock);
+		if (router->num_wanted) {
+			wanted = router->wanted[0];
+			memmove(router->wanted, router->wanted + 1, --router->num_wanted * sizeof wanted);
+		}
+		pthread_mutex_unlock(&router->lock);
+		if (!wanted.proxy)
+			return;
+		if (wanted.proxy->state != FFV_PROXY_OPEN)
+			continue;
+		if (wanted.gone)
+			ffv_proxy_peer_gone(wanted.proxy, wanted.gid, wanted.qpn, wanted.gone);
+		else
+			ffv_outgoing_wanted(wanted.proxy, wanted.gid, wanted.qpn);
+	}
+}
+
+static void serve_touched(struct ffv_router *router)
+{
+	for (unsigned n = 0; n < 256; n++) {
+		pthread_mutex_lock(&router->lock);
+		struct ffv_pair *pair = router->touched;
+		if (pair) {
+			router->touched = pair->touched_next;
+			pair->touched = false;
+		}
+		pthread_mutex_unlock(&router->lock);
+		if (!pair)
+			return;
+		ffv_incoming_report(pair);
+		ffv_incoming_credit(pair);
+		ffv_pair_take_turn(pair);
+	}
+	come_again(router); /* the rest when others had their turn */
+}
+
+static void close_asked(struct ffv_router *router)
+{
+	uint32_t asked[FFV_MAX_CHANNELS / 32];
+
+	pthread_mutex_lock(&router->lock);
+	memcpy(asked, router->close_requests, sizeof asked);
+	memset(router->close_requests, 0, sizeof router->close_requests);
+	pthread_mutex_unlock(&router->lock);
+	for (uint32_t i = 0; i < FFV_MAX_CHANNELS; i++)
+		if (asked[i / 32] >> (i % 32) & 1 && router->channels[i])
+			ffv_link_break(router, router->channels[i], "closed by this router");
+}
+
+/* Closes everything; true if it is. */
+static bool wind_up(struct ffv_router *router)
+{
+	for (uint32_t i = 0; i < FFV_MAX_CHANNELS; i++)
+		if (router->channels[i])
+			ffv_link_break(router, router->channels[i], "this router stops");
+	for (struct ffv_proxy *proxy = router->proxies; proxy; proxy = proxy->next)
+		ffv_proxy_retire(proxy, true);
+	return !router->proxies;
+}
+
+/* ---- the loop --------------------------------------------------------------------------------------------------------------- */
+
+static void completions(struct ffv_proxy *proxy)
+{
+	struct ffv_cq *cq;
+	void *unused;
+
+	if (ffv_get_cq_event(proxy->events, &cq, &unused) == 0)
+		ffv_ack_cq_events(cq, 1);
+	ffv_req_notify_cq(proxy->cq, 0); /* armed before it is emptied: what comes later rings again */
+	ffv_incoming_poll(proxy);
+}
+
+static void serve_event(struct ffv_router *router, const struct epoll_event *event)
+{
+	uintptr_t pointer = (uintptr_t)event->data.u64 & ~(uintptr_t)TAGS;
+	struct ffv_link_channel *channel = (struct ffv_link_channel *)pointer;
+	struct ffv_proxy *proxy = (struct ffv_proxy *)pointer;
+	uint64_t count;
+
+	switch (event->data.u64 & TAGS) {
+	case FFV_TAG_CHANNEL:
+		if (!channel->broken && event->events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP))
+			read_channel(router, channel);
+		return;
+	case FFV_TAG_CALL:
+		ffv_call_read(router, (struct ffv_call *)pointer);
+		return;
+	case FFV_TAG_BELL:
+		if (proxy->state == FFV_PROXY_OPEN)
+			ffv_attend_doorbell(proxy->ctx, EPOLLIN);
+		return;
+	case FFV_TAG_COMPLETIONS:
+		if (proxy->state == FFV_PROXY_OPEN)
+			completions(proxy);
+		return;
+	default:
+		/* Emptied before `awake` is cleared: who comes between the two leaves its work for this round. */
+		if (read(router->wake_fd, &count, sizeof count) < 0)
+			count = 0;
+		pthread_mutex_lock(&router->lock);
+		router->awake = false;
+		pthread_mutex_unlock(&router->lock);
+	}
+}
+
+static void serve_all(struct ffv_router *router)
+{
+	close_asked(router);
+	ffv_calls_free_ended(router);
+	ffv_calls_begin(router);
+	finish_jobs(router);
+	serve_wanted(router);
+	serve_touched(router);
+	for (struct ffv_proxy *proxy = router->proxies; proxy; proxy = proxy->next)
+		if (proxy->num_datagrams && proxy->is_bridge)
+			ffv_segment_send(proxy);
+		else if (proxy->num_datagrams)
+			ffv_datagram_send(proxy);
+	ffv_segment_serve(router);
+	router->ticks = false;
+	for (uint32_t i = 0; i < FFV_MAX_CHANNELS; i++) {
+		struct ffv_link_channel *channel = router->channels[i];
+		if (channel && !channel->broken)
+			ffv_link_resume(router, channel);
+		if (channel && !channel->broken)
+			serve_channel(router, channel);
+		if (channel && channel->broken)
+			ffv_router_free_channel(router, channel);
+	}
+}
+
+static void *loop_thread(void *arg)
+{
+	struct ffv_router *router = arg;
+	struct epoll_event events[64];
+	bool closing = false, tidy = true;
+
+	while (!closing || !wind_up(router)) {
+		int n = epoll_wait(router->epoll_fd, events, 64, router->ticks ? TICK_MS : tidy ? -1 : REST_MS);
+		if (!n && !router->ticks)
+			malloc_trim(0); /* what a burst needed and nobody uses */
+		tidy = !n && !router->ticks;
+		for (int i = 0; i < n; i++)
+			serve_event(router, &events[i]);
+		router->now_ns = ffv_clock_ns();
+		ffv_link_tick(router);
+		serve_all(router);
+		pthread_mutex_lock(&router->lock);
+		closing = router->closing;
+		pthread_mutex_unlock(&router->lock);
+	}
+	return NULL;
+}
+
+/* ---- public ---------------------------------------------------------------------------------------------------------------------- */
+
+static int start(struct ffv_router *router)
+{
+	struct epoll_event wake = { .events = EPOLLIN };
+
+	router->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	router->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	router->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (router->epoll_fd < 0 || router->wake_fd < 0 || router->event_fd < 0 ||
+	    epoll_ctl(router->epoll_fd, EPOLL_CTL_ADD, router->wake_fd, &wake))
+		return ffv_fail_errno(errno, "the router's descriptors cannot be made");
+	int rc = -pthread_create(&router->setup, NULL, ffv_setup_thread, router);
+	router->setup_runs = !rc;
+	if (!rc)
+		rc = -pthread_create(&router->loop, NULL, loop_thread, router);
+	router->loop_runs = router->setup_runs && !rc;
+	return rc ? ffv_fail_errno(-rc, "the router's threads cannot be started") : 0;
+}
+
+int ffv_router_create(const char *dir, struct ffv_router **out)
+{
+	struct ffv_router *router = calloc(1, sizeof *router);
+
+	if (!router)
+		return ffv_fail(ENOMEM, "no memory for a router");
+	pthread_mutex_init(&router->lock, NULL);
+	pthread_cond_init(&router->changed, NULL);
+	router->epoll_fd = router->wake_fd = router->event_fd = -1;
+	router->last_job = &router->jobs;
+	router->last_new_call = &router->new_calls;
+	router->last_done = &router->done;
+	router->dir = dir ? strdup(dir) : NULL;
+	router->numbers = calloc(FFV_MAX_PAIRS, sizeof(struct ffv_pair *));
+	int rc = router->numbers && (router->dir || !dir) ? ffv_nodedir_open(dir, &router->nodedir)
+							  : ffv_fail(ENOMEM, "no memory for a router");
+	if (!rc)
+		rc = start(router);
+	if (rc) {
+		ffv_router_destroy(router);
+		return rc;
+	}
+	*out = router;
+	return 0;
+}
+
+static void free_router(struct ffv_router *router)
+{
+	ffv_calls_begin(router);
+	ffv_calls_end(router, NULL);
+	ffv_calls_free_ended(router);
+	free((void *)router->our_calls.call);
+	if (router->nodedir)
+		ffv_nodedir_close(router->nodedir);
+	while (router->events) {
+		struct ffv_event_node *node = router->events;
+		router->events = node->next;
+		free(node);
+	}
+	if (router->epoll_fd >= 0)
+		close(router->epoll_fd);
+	if (router->wake_fd >= 0)
+		close(router->wake_fd);
+	if (router->event_fd >= 0)
+		close(router->event_fd);
+	pthread_mutex_destroy(&router->lock);
+	pthread_cond_destroy(&router->changed);
+	free(router->wanted);
+	free((void *)router->numbers);
+	free(router->dir);
+	free(router);
+}
+
+void ffv_router_destroy(struct ffv_router *router)
+{
+	if (!router)
+		return;
+	if (router->loop_runs) {
+		pthread_mutex_lock(&router->lock);
+		router->closing = true;
+		ffv_router_wake_locked(router);
+		pthread_mutex_unlock(&router->lock);
+		pthread_join(router->loop, NULL);
+	}
+	if (router->setup_runs) {
+		pthread_mutex_lock(&router->lock);
+		router->stopping = true;
+		pthread_cond_broadcast(&router->changed);
+		pthread_mutex_unlock(&router->lock);
+		pthread_join(router->setup, NULL);
+	}
+	finish_jobs(router);
+	for (uint32_t i = 0; i < FFV_MAX_CHANNELS; i++)
+		if (router->channels[i])
+			ffv_router_free_channel(router, router->channels[i]);
+	free_router(router);
+}

@@ -1,0 +1,43 @@
+"""What the tests of routers share: containers of several hosts, and messages between two of them."""
+
+from pathlib import Path
+from typing import cast
+
+from tests.conformance.pair import Pair, Peer, Recv, Send
+from tests.conformance.paths import _Remote, spawn
+from tests.hosts import Hosts
+
+
+class Cast:
+    """Containers of hosts, ended with the test; with `apart`, each has an address of its own."""
+
+    def __init__(self, hosts: Hosts, folder: Path, apart: bool = False) -> None:
+        self._hosts, self._folder, self._apart = hosts, folder, apart
+        self._count, self._all = 0, list[_Remote]()
+
+    def __call__(self, host: str, ip: str = "") -> Peer:
+        self._count += 1
+        if self._apart and not ip:
+            ip = f"10.77.{self._hosts.names.index(host) + 1}.{self._count + 1}"
+        env = self._hosts.environment(host, ip)
+        remote = spawn(self._folder, f"w{self._count}", env=env)
+        self._all.append(remote)
+        return cast(Peer, remote)
+
+    def kill(self, peer: Peer) -> None:
+        cast(_Remote, peer)._kill()  # before it sees that nobody commands it any more
+        cast(_Remote, peer)._end()
+        self._all.remove(cast(_Remote, peer))
+
+    def end(self) -> None:
+        for remote in self._all:
+            remote._end()
+
+
+def exchange(pair: Pair) -> None:
+    """Send a message each way and see it arrive."""
+    for one, other in ((pair.a, pair.b), (pair.b, pair.a)):
+        other.post_recv(Recv(3))
+        one.post_send(Send(4))
+        assert one.sent()[0].ok
+        assert other.received()[0].wr_id == 3

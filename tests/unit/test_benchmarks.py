@@ -1,0 +1,117 @@
+"""The sweep's arithmetic and its report; what it measures is not judged here."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from benchmarks import figures, offered, paper, scaling, sweep
+from benchmarks.modes import Latency, Mode
+from benchmarks.programs import NotMeasuredError
+from benchmarks.subjects import Setup
+
+SETUP = Setup("ffverbs", "0,1")
+
+
+def point(mode: str, size_bytes: int, p50_ns: float | None, rate: float | None = None) -> sweep.Point:
+    return sweep.Point(mode, size_bytes, p50_ns, None, None, rate, None, 50.0)
+
+
+def content(points: list[sweep.Point]) -> dict[str, Any]:
+    return {
+        "when": "now",
+        "machine": {"cpu": "a processor", "kernel": "6", "python": "3"},
+        "cpus": "0,1",
+        "labels": {"ffverbs_c": "ffverbs", "tcp": "TCP", "zmq": "ZeroMQ"},
+        "points": [vars(each) for each in points],
+        "not_measured": {"zmq": "zmq is missing"},
+    }
+
+
+def test_medians_are_taken_by_mode_and_size() -> None:
+    samples = [point("tcp", 8, p50_ns) for p50_ns in (3.0, 9.0, 4.0)] + [point("tcp", 64, 7.0), point("zmq", 8, None)]
+    found = {(each.mode, each.size_bytes): each.p50_ns for each in sweep.medians(samples)}
+    assert found == {("tcp", 8): 4.0, ("tcp", 64): 7.0, ("zmq", 8): None}
+
+
+def test_a_test_sends_as_much_as_fits_its_time() -> None:
+    assert sweep._count(1e-3, 8) == pytest.approx(300, abs=1)
+    assert sweep._count(10.0, 8) == 64
+    assert sweep._count(0, 1 << 21) * (1 << 21) <= sweep.MOST_STREAM_BYTES
+
+
+def test_the_table_shows_values_ratios_and_what_is_missing() -> None:
+    text = figures.markdown(content([point("ffverbs_c", 8, 100.0, 2e9), point("tcp", 8, 20000.0, 1e9)]))
+    assert "| ffverbs | 0.1 |" in text and "| TCP | 20 |" in text
+    assert "| TCP | 0.01 |" in text  # 100 ns to 20 us, rounded
+    assert "| TCP | 2.00 |" in text  # throughput
+    assert "99th percentile" not in text
+    assert "Not measured: ZeroMQ: zmq is missing" in text
+
+
+@pytest.mark.parametrize(("size_bytes", "text"), [(8, "8 B"), (4096, "4 KiB"), (3 << 20, "3 MiB"), (1500, "1500 B")])
+def test_sizes_are_written_as_people_do(size_bytes: int, text: str) -> None:
+    assert figures.size_text(size_bytes) == text
+
+
+def test_plots_are_drawn_where_there_is_something_to_plot(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="plots need matplotlib (the `bench` requirements)")
+    names = figures.draw(content([point("tcp", 8, 1.0), point("tcp", 64, 2.0)]), tmp_path)
+    assert names == ["latency.png"]
+    assert (tmp_path / "latency.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_mode_that_cannot_be_measured_is_reported_and_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    def measure(mode: Mode, setup: Setup, size_bytes: int) -> sweep.Point:
+        tries.append((mode.name, size_bytes))
+        if mode.name == "bad":
+            raise NotMeasuredError("it is missing")
+        return point(mode.name, size_bytes, 1.0)
+
+    monkeypatch.setattr(sweep, "measure", measure)
+    modes = [Mode(name, name, lambda *_: Latency(1.0), None, 0, 1) for name in ("bad", "good")]
+    points, failures = sweep.run(modes, SETUP, [8, 64], 2, Console(quiet=True))
+    assert failures == {"bad": "it is missing"}
+    assert [each.size_bytes for each in points] == [8, 64, 8, 64]
+    assert tries.count(("bad", 8)) == 1 and ("bad", 64) not in tries
+
+
+def test_scaling_takes_the_median_of_the_best_and_compares_with_the_fewest() -> None:
+    runs = [("keys", 16, 80.0), ("keys", 16, 90.0), ("keys", 16, 100.0), ("keys", 1000, 99.0)]
+    samples = [{"test": test, "count": count, "best_ns": best} for test, count, best in runs]
+    medians = scaling.summarise(samples)
+    assert medians == {"keys": {16: 90.0, 1000: 99.0}}
+    what = {**content([]), "medians": medians, "titles": {"keys": "keys there"}}
+    text = scaling.markdown(what)
+    assert "| 1000 | 99.0 | 1.10 |" in text
+    assert "Not measured: zmq: zmq is missing" in text
+
+
+def offers() -> dict[str, Any]:
+    runs = [(1.0, 1.0, 0.1), (10.0, 8.0, 0.9), (10.0, 9.0, 1.1), (10.0, 9.5, 1.0)]
+    names = ("offered_gbit_per_s", "gbit_per_s", "cores")
+    samples = [{"way": "tcp", **dict(zip(names, run, strict=True))} for run in runs]
+    return {**content([]), "labels": {"tcp": "TCP"}, "points": offered._points(samples)}
+
+
+def test_offered_load_is_the_median_of_each_load() -> None:
+    assert "| TCP | 10 | 9.00 | 1.00 |" in offered.markdown(offers())
+
+
+def test_figure_1_is_of_modes_with_both_a_large_and_a_small_message() -> None:
+    points = [point("tcp", 64, 5000.0), point("tcp", 1 << 20, None, 1.25e9), point("bridge", 64, 9000.0)]
+    ((label, gbit_per_s, latency_us),) = paper.bars(content(points))
+    assert label == "host mode"
+    assert gbit_per_s == pytest.approx(10.0)
+    assert latency_us == pytest.approx(5.0)
+
+
+def test_the_papers_figures_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    points = [point(mode, size, 5.0, 1e9) for mode in ("tcp", "ffverbs_c", "vxlan") for size in (64, 1 << 20)]
+    names = [*paper.draw(content(points), tmp_path), *offered.draw(offers(), tmp_path)]
+    assert names == ["figure1.png", "figure7.png", "figure3.png"]
+    assert all((tmp_path / name).stat().st_size > 1000 for name in names)
