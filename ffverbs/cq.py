@@ -1,13 +1,11 @@
 """Completion queues, completion channels and work completions (pyverbs.cq)."""
 
-import struct
-from enum import IntFlag
 from errno import EINTR, EOPNOTSUPP
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from ffverbs._cint import check_int, check_u8, check_u16, check_u32, check_u64
-from ffverbs._native import ffi, lib
-from ffverbs._struct import EnumMembers, NumberEnum, NumberField, row, typed, typed_or_none
+from ffverbs._native import calls, ffi, lib
+from ffverbs._struct import EnumMembers, NumberField, row, typed, typed_or_none
 from ffverbs._text import flags_to_str, names_of
 from ffverbs.base import Handle, PyverbsObject, check, raise_errno
 from ffverbs.device import Context
@@ -36,7 +34,7 @@ _WITH: Final = ibv_create_cq_wc_flags
 _STATUSES: Final = EnumMembers(ibv_wc_status)
 _OPCODES: Final = EnumMembers(ibv_wc_opcode)
 
-_poll_cq: Final = lib.ffv_poll_cq
+_poll: Final = calls.poll
 _new: Final = ffi.new
 
 
@@ -80,41 +78,10 @@ class CompChannel(Handle):
         check(lib.ffv_destroy_comp_channel(handle), "Failed to destroy a completion channel")
 
 
-# Memory form of a completion, as native order of `struct ffv_wc`: one call turns it into a tuple of numbers.
-_WC_LAYOUT: Final = struct.Struct("@QIIIIIIIIHHBB2x")
-_unpack_wc: Final = _WC_LAYOUT.unpack
-_WC_CHECKS: Final = (check_u64,) + (check_u32,) * 8 + (check_u16, check_u16, check_u8, check_u8)
-
-
-if TYPE_CHECKING:
-    _E = TypeVar("_E", bound=IntFlag)
-
-    def _WCNumber(index: int, doc: str) -> NumberField: ...
-    def _WCEnum(index: int, cls: type[_E], doc: str) -> NumberEnum[_E]: ...
-else:
-
-    def _wc_store(index):
-        check = _WC_CHECKS[index]
-
-        def store(wc, value):
-            wc._v = (*wc._v[:index], check(value), *wc._v[index + 1 :])
-
-        return store
-
-    def _WCNumber(index, doc):
-        return property(lambda wc: wc._v[index], _wc_store(index), None, doc)
-
-    def _WCEnum(index, cls, doc):
-        members = EnumMembers(cls)
-        return property(lambda wc: members[wc._v[index]], _wc_store(index), None, doc)
-
-
-class WC(PyverbsObject):
+class WC(calls.Completion, PyverbsObject):
     """A work completion. Only `status`, `wr_id`, `vendor_err` and `qp_num` mean anything unless status is success."""
 
-    __slots__ = ("_v",)
-
-    _v: tuple[int, ...]  # the fields in the order of _WC_LAYOUT
+    __slots__ = ()
 
     def __init__(
         self,
@@ -132,35 +99,22 @@ class WC(PyverbsObject):
         sl: int = 0,
         dlid_path_bits: int = 0,
     ) -> None:
-        first = (wr_id, status, opcode, vendor_err, byte_len, imm_data, qp_num, src_qp, wc_flags)
-        values = (*first, pkey_index, slid, sl, dlid_path_bits)
-        self._v = tuple(check(value) for check, value in zip(_WC_CHECKS, values, strict=True))
-
-    wr_id = _WCNumber(0, "The number that the work request carried.")
-    status = _WCEnum(1, ibv_wc_status, "How the work request ended.")
-    opcode = _WCEnum(2, ibv_wc_opcode, "What kind of work request ended.")
-    vendor_err = _WCNumber(3, "The device's own error code.")
-    byte_len = _WCNumber(4, "Bytes received or read (with the 40 bytes of GRH space on UD).")
-    imm_data = _WCNumber(5, "Immediate data (raw, network order), or the invalidated key (host order).")
-    qp_num = _WCNumber(6, "Number of the local QP.")
-    src_qp = _WCNumber(7, "Number of the sender's QP (UD).")
-    wc_flags = _WCNumber(8, "Mask of ibv_wc_flags.")
-    pkey_index = _WCNumber(9, "Index of the partition key.")
-    slid = _WCNumber(10, "The sender's LID.")
-    sl = _WCNumber(11, "Service level.")
-    dlid_path_bits = _WCNumber(12, "Low bits of the destination LID.")
+        self.wr_id, self.status, self.opcode, self.vendor_err = wr_id, status, opcode, vendor_err
+        self.byte_len, self.qp_num, self.src_qp, self.imm_data = byte_len, qp_num, src_qp, imm_data
+        self.wc_flags, self.pkey_index = wc_flags, pkey_index
+        self.slid, self.sl, self.dlid_path_bits = slid, sl, dlid_path_bits
 
     @classmethod
     def _of(cls, struct: Any) -> "WC":
         """Return a copy of the engine's struct."""
         self = cls.__new__(cls)
-        self._v = _unpack_wc(ffi.buffer(struct))
+        self._copy_from(ffi.buffer(struct))
         return self
 
     def _struct(self) -> Any:
         """Return the completion as the engine's struct."""
         wc = _new("struct ffv_wc *")
-        _WC_LAYOUT.pack_into(ffi.buffer(wc), 0, *self._v)
+        ffi.buffer(wc)[:] = self._memory()
         return wc
 
     def __str__(self) -> str:
@@ -183,26 +137,16 @@ class WC(PyverbsObject):
         )
 
 
-class _PolledWC(WC):
-    """A WC made by poll(): the same, but making it runs no Python code."""
-
-    __slots__ = ()
-    __init__ = object.__init__
-
-
-_PolledWC.__name__ = WC.__name__
-_PolledWC.__qualname__ = WC.__qualname__
-
-# Spare arrays for poll(), each with its memory as a buffer, by number of entries. list.append and list.pop are atomic,
-# so threads share them without a lock; there are never more spares than threads have polled at once.
-_spare_singles: Final[list[tuple[Any, Any]]] = []
-_spare_arrays: Final[dict[int, list[tuple[Any, Any]]]] = {}
-_MAX_SPARE_ENTRIES: Final = 256
-
-
-def _wc_array(entries: int) -> tuple[Any, Any]:
-    array = _new("struct ffv_wc[]", entries)
-    return array, ffi.buffer(array)
+calls.configure(
+    check_u8=check_u8,
+    check_u16=check_u16,
+    check_u32=check_u32,
+    check_u64=check_u64,
+    statuses=_STATUSES,
+    opcodes=_OPCODES,
+    wc_class=WC,
+    raise_errno=raise_errno,
+)
 
 
 class _Queue(Handle):
@@ -290,59 +234,11 @@ class CQ(_Queue):
 
     def poll(self, num_entries: int = 1) -> tuple[int, list[WC]]:
         """Take up to `num_entries` completions off the queue, without waiting: (how many, [WC, ...])."""
-        if num_entries != 1:
-            return self._poll_many(num_entries)
         try:
-            spare = _spare_singles.pop()
-        except IndexError:
-            spare = _wc_array(1)
-        array, memory = spare
-        try:
-            count = _poll_cq(self._handle, 1, array)
-        except TypeError:
-            self._live()
-            raise
-        if count == 1:
-            wc = _PolledWC()
-            wc._v = _unpack_wc(memory)
-            _spare_singles.append(spare)
-            return 1, [wc]
-        _spare_singles.append(spare)
-        if count:
-            raise_errno(-count, "Failed to poll CQ")
-        return 0, []
-
-    def _poll_many(self, num_entries: int) -> tuple[int, list[WC]]:
-        if type(num_entries) is not int:
-            num_entries = check_int(num_entries)
-        spares = _spare_arrays.get(num_entries)
-        if spares is None:
-            num_entries, spares = self._spares_for(check_int(num_entries))
-        try:
-            spare = spares.pop()
-        except IndexError:
-            spare = _wc_array(max(num_entries, 0))
-        array, memory = spare
-        try:
-            count = _poll_cq(self._handle, num_entries, array)
-        except TypeError:
-            self._live()
-            raise
-        polled = memory[: count * _WC_LAYOUT.size] if count > 0 else b""
-        spares.append(spare)  # from here on the array may be another thread's
-        check(count, "Failed to poll CQ")
-        wcs: list[WC] = []
-        for values in _WC_LAYOUT.iter_unpack(polled):
-            wc = _PolledWC()
-            wc._v = values
-            wcs.append(wc)
-        return count, wcs
-
-    def _spares_for(self, num_entries: int) -> tuple[int, list[tuple[Any, Any]]]:
-        """Return how many entries to poll at most, and a list of spare arrays of that size, new if none are kept."""
-        if num_entries <= _MAX_SPARE_ENTRIES:
-            return num_entries, _spare_arrays.setdefault(max(num_entries, 0), [])
-        return min(num_entries, max(self.cqe, _MAX_SPARE_ENTRIES)), []
+            return _poll(self._handle, num_entries)
+        except (TypeError, OverflowError):
+            pass  # closed, or no number, or one of another type
+        return _poll(self._live(), check_int(num_entries))
 
     def __str__(self) -> str:
         return "CQ\n" + row("Handle", lib.ffv_cq_handle(self._live())) + row("CQEs", self.cqe)

@@ -6,7 +6,7 @@ from socket import htonl
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ffverbs._cint import check_int, check_u8, check_u16, check_u32, check_u64
-from ffverbs._native import ffi, lib
+from ffverbs._native import calls, ffi, lib
 from ffverbs._post import cell_for, explain, failed
 from ffverbs._qp_attr import (
     ECE,
@@ -87,12 +87,10 @@ _MASKS: Final[dict[int, dict[str, int]]] = {
 }
 _CONNECTIONLESS: Final = (IBV_QPT_UD, IBV_QPT_RAW_PACKET)
 
-# The fast path: one engine call with structs that exist already. A spare cell takes the refused request; list.pop and
-# list.append are atomic, so that threads never share one.
-_post_send: Final = lib.ffv_post_send
-_post_recv: Final = lib.ffv_post_recv
+# The fast path: one engine call with structs that exist already.
+_post_send: Final = calls.post_send
+_post_recv: Final = calls.post_recv
 _new: Final = ffi.new
-_NULL: Final = ffi.NULL
 
 
 class QP(Handle):
@@ -207,7 +205,7 @@ class QP(Handle):
 
     def post_send(self, wr: SendWR, bad_wr: SendWR | None = None) -> None:
         """Post a chain of send requests; on an error `bad_wr` becomes a copy of the first that was not posted."""
-        cell = _NULL if bad_wr is None else cell_for(bad_wr, SendWR)
+        cell = None if bad_wr is None else cell_for(bad_wr, SendWR)
         try:
             rc = _post_send(self._handle, wr._c, cell)
         except (TypeError, AttributeError):
@@ -218,7 +216,7 @@ class QP(Handle):
 
     def post_recv(self, wr: RecvWR, bad_wr: RecvWR | None = None) -> None:
         """Post a chain of receive requests; on an error `bad_wr` becomes a copy of the first that was not posted."""
-        cell = _NULL if bad_wr is None else cell_for(bad_wr, RecvWR)
+        cell = None if bad_wr is None else cell_for(bad_wr, RecvWR)
         try:
             rc = _post_recv(self._handle, wr._c, cell)
         except (TypeError, AttributeError):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ffverbs._cint import check_u32
-from ffverbs._native import ffi, lib
+from ffverbs._native import calls, ffi, lib
 from ffverbs._post import cell_for, explain, failed
 from ffverbs._struct import EnumField, IntField, new, typed, typed_or_none
 from ffverbs.base import Handle, PyverbsCM, PyverbsObject, check
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SRQ", "OpsWr", "SrqAttr", "SrqInitAttr", "SrqInitAttrEx"]
 
-_post_srq_recv: Final = lib.ffv_post_srq_recv
-_NULL: Final = ffi.NULL
+_post_srq_recv: Final = calls.post_srq_recv
 
 
 class SrqAttr(PyverbsObject):
@@ -244,7 +243,7 @@ class SRQ(Handle):
 
     def post_recv(self, wr: RecvWR, bad_wr: RecvWR | None = None) -> None:
         """Post a chain of receive requests; on an error `bad_wr` becomes a copy of the first that was not posted."""
-        cell = _NULL if bad_wr is None else cell_for(bad_wr, RecvWR)
+        cell = None if bad_wr is None else cell_for(bad_wr, RecvWR)
         try:
             rc = _post_srq_recv(self._handle, wr._c, cell)
         except (TypeError, AttributeError):

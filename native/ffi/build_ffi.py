@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--cc", default="cc", help="C compiler, with its fixed arguments")
     parser.add_argument("--header", type=Path, required=True)
     parser.add_argument("--module", default=MODULE, help="its full name")
+    parser.add_argument("--include", default="", help="a header of our own for the generated file")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--print-cdef", action="store_true")
     args = parser.parse_args()
@@ -105,7 +106,9 @@ def main() -> None:
         return
     ffi = cffi.FFI()
     ffi.cdef(cdef)
-    ffi.set_source(args.module, f"#include <time.h>\n#include <sys/socket.h>\n#include <ffverbs/{args.header.name}>\n")
+    own = f'#include "{args.include}"\n' if args.include else ""
+    public = f"#include <time.h>\n#include <sys/socket.h>\n#include <ffverbs/{args.header.name}>\n"
+    ffi.set_source(args.module, public + own)
     ffi.emit_c_code(str(args.output))
 
 
