@@ -43,7 +43,9 @@ bool ffv_qp_flush_receives(struct ffv_qp *qp)
 		return false; /* its state is ERR: whoever executes on it now is the last one */
 	const struct ffv_rq_ref *rq = &qp->ref.rq;
 	pthread_mutex_lock(&qp->flush);
-	while (rq->shared_takers ? ffv_rq_take(rq, &taker, &rwqe) : ffv_rq_peek(rq, &rwqe)) {
+	/* [flush-reset] Its owner may have reset it meanwhile, and what is posted since then is not to be flushed. */
+	while (ffv_load_acquire(&qp->ref.shm->state) == FFV_QPS_ERR &&
+	       (rq->shared_takers ? ffv_rq_take(rq, &taker, &rwqe) : ffv_rq_peek(rq, &rwqe))) {
 		if (!rq->shared_takers)
 			ffv_rq_advance(rq, rwqe.position);
 		if (!ffv_exec_complete_recv(&env, &qp->ref, rwqe.position, FFV_WC_WR_FLUSH_ERR, &claim))

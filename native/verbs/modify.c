@@ -245,6 +245,9 @@ static int enter_reset(struct ffv_qp *qp, uint32_t from)
 		ffv_store_seq_cst(&shm->state, from);
 		return ffv_fail(EBUSY, "queue pair %#x is being written to by a stopped process", qp->ref.qpn);
 	}
+	/* [flush-reset] Whoever is flushing ends before the queue is emptied, and who comes later finds the state. */
+	pthread_mutex_lock(&qp->flush);
+	pthread_mutex_unlock(&qp->flush);
 	ffv_qp_clean_cqs(qp);
 	ffv_tm_leave(qp);
 	reset_queues(qp);

@@ -56,6 +56,8 @@ struct ffv_wire_link {
 	uint32_t attempts;            /* that failed, in a row */
 	uint64_t settled_ns, again_ns, wait_ns; /* when: the round settled, a device is looked for; how long it was waited */
 	uint64_t losses;
+	int ended;                    /* -errno: nothing more comes after what is there; `ended_why` */
+	char ended_why[200];
 	pthread_mutex_t lock;         /* of text */
 	char text[400];
 };
@@ -342,31 +344,40 @@ static size_t take_early(struct ffv_wire_link *link, uint8_t *bytes, size_t capa
 	return n;
 }
 
-/* Notes, and the bytes that come with them. How many, -errno. */
-static ssize_t read_notes(struct ffv_wire_link *link, uint8_t *bytes, size_t capacity)
+/* The link is over, and ffv_error_text() says why: told when all that came before has been handed out. */
+static void end(struct ffv_wire_link *link, int error)
+{
+	link->ended = error;
+	snprintf(link->ended_why, sizeof link->ended_why, "%s", ffv_error_text());
+}
+
+/* Notes, and the bytes that come with them: how many, even if the link ends behind them. */
+static size_t read_notes(struct ffv_wire_link *link, uint8_t *bytes, size_t capacity)
 {
 	struct ffv_note_offer offer;
 	struct ffv_note note;
 	size_t total = 0;
+	int rc = 1;
 
-	for (;;) {
+	while (rc == 1 && !link->early.tail) { /* which is of before what follows */
 		ssize_t n = 0;
 		if (link->notes.data_left)
 			n = ffv_notes_take_data(&link->notes, bytes + total, capacity - total);
-		if (n < 0)
-			return n;
-		link->received += (uint64_t)n;
-		total += (size_t)n;
-		if (link->notes.data_left)
-			return (ssize_t)total;
-		int rc = ffv_notes_next(&link->notes, &note, &offer);
-		if (rc == 1)
-			rc = on_note(link, &note, &offer) ? -EPROTO : 1;
-		if (rc != 1)
-			return rc < 0 ? rc : (ssize_t)total;
-		if (link->early.tail) /* of before what follows */
-			return (ssize_t)total;
+		if (n > 0) {
+			link->received += (uint64_t)n;
+			total += (size_t)n;
+		}
+		if (n < 0 || link->notes.data_left) {
+			rc = n < 0 ? (int)n : 0;
+			break;
+		}
+		rc = ffv_notes_next(&link->notes, &note, &offer);
+		if (rc == 1 && on_note(link, &note, &offer))
+			rc = -EPROTO;
 	}
+	if (rc < 0)
+		end(link, rc);
+	return total;
 }
 
 /* The device may be there again: that is worth another round. */
@@ -405,7 +416,7 @@ static int on_async(struct ffv_wire_link *link)
 }
 
 /* Looks at what is ready but the queue pair's completions, whose descriptor ffv_rdma_qp_receive() takes care of. */
-static ssize_t serve_ready(struct ffv_wire_link *link, uint8_t *bytes, size_t capacity)
+static size_t serve_ready(struct ffv_wire_link *link, uint8_t *bytes, size_t capacity)
 {
 	struct epoll_event events[4];
 	int count = epoll_wait(link->epoll_fd, events, 4, 0);
@@ -421,8 +432,10 @@ static ssize_t serve_ready(struct ffv_wire_link *link, uint8_t *bytes, size_t ca
 		rc = on_async(link);
 	if (timer && !rc)
 		rc = on_timer(link);
+	if (rc)
+		end(link, rc);
 	if (rc || !notes || link->early.tail)
-		return rc;
+		return 0;
 	return read_notes(link, bytes, capacity);
 }
 
@@ -435,19 +448,23 @@ static ssize_t rdma_receive(struct ffv_wire_link *link, void *to, size_t capacit
 		come_again(link);
 		return (ssize_t)total;
 	}
-	ssize_t n = serve_ready(link, bytes + total, capacity - total);
-	total += n > 0 ? (size_t)n : 0;
-	if (n >= 0 && link->qp && link->settled && total < capacity) {
-		n = ffv_rdma_qp_receive(link->qp, bytes + total, capacity - total);
+	if (!link->ended)
+		total += serve_ready(link, bytes + total, capacity - total);
+	/* The other end may have closed after its last words, which are in the queue pair. */
+	if (link->qp && link->settled && total < capacity) {
+		ssize_t n = ffv_rdma_qp_receive(link->qp, bytes + total, capacity - total);
 		link->received += n > 0 ? (uint64_t)n : 0;
 		total += n > 0 ? (size_t)n : 0;
-		if (n < 0)
-			n = lose(link);
+		int rc = n < 0 && !link->ended ? lose(link) : 0;
+		if (rc)
+			end(link, rc);
 	}
-	if (total == capacity || link->early.tail)
-		come_again(link);
 	watch_for_room(link);
-	return n < 0 && !total ? n : (ssize_t)total;
+	if (link->ended && !total && !link->early.tail)
+		return ffv_fail(-link->ended, "%s", link->ended_why);
+	if (total == capacity || link->early.tail || link->ended)
+		come_again(link);
+	return (ssize_t)total;
 }
 
 /* ---- life -------------------------------------------------------------------------------------------------------------------------------- */

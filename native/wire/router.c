@@ -179,9 +179,10 @@ static void serve_channel(struct ffv_router *router, struct ffv_link_channel *ch
 		if (!channel->first_turn)
 			break;
 	}
-	if (out < 0)
+	if (out < 0) {
+		read_channel(router, channel); /* that it ends, not only its link, may be the last that the other side said */
 		ffv_link_lose(router, channel, ffv_error_text());
-	else if (channel->io.link)
+	} else if (channel->io.link)
 		ask_for_room(router, channel, out == 0);
 	if (out == 1 && channel->first_turn)
 		come_again(router); /* the rest when others had their turn */
