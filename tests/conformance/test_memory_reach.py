@@ -6,11 +6,8 @@ process_vm_*, a peer that is stopped (then nobody else can do its part), an addr
 
 import errno
 import os
-import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -18,7 +15,8 @@ import pytest
 import ffverbs.libibverbs_enums as e
 from ffverbs import _containers as containers
 from tests.conformance.memory import UNMIRRORED, WAYS, MemoryPeer, MemoryWorkers, over
-from tests.conformance.pair import DEADLINE_S, GRH_BYTES, UD, Options, Pair, Recv, Send, pattern
+from tests.conformance.pair import GRH_BYTES, UD, Options, Pair, Recv, Send, pattern
+from tests.stopping import stopped
 
 STAGE_BYTES = 256 << 10
 LARGE = 3 * STAGE_BYTES + 4097  # several chunks of a staging buffer, the last one odd
@@ -223,24 +221,6 @@ def test_gathered_from_all_over(pair: Pair, seed: int) -> None:
 
 
 # ---- which way it was ---------------------------------------------------------------------------------------------
-
-
-def _is_stopped(stat: Path) -> bool:
-    return stat.read_text().rpartition(")")[2].split()[0] == "T"
-
-
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        # The signal stops one thread after the other: until all stand, one of them may still do its process's part.
-        deadline = time.monotonic() + DEADLINE_S
-        while not all(_is_stopped(stat) for stat in Path(f"/proc/{pid}/task").glob("*/stat")):
-            assert time.monotonic() < deadline, "the process does not stop"
-            os.sched_yield()
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def check_way(pair: Pair, expected: int) -> None:

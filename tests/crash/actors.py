@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from tests.stopping import wait_until_stopped
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(os.environ.get("FFVERBS_ACTORS", ROOT / "build" / "faults" / "tests" / "crash"))
 ANSWER_WITHIN_S = 20.0
@@ -186,12 +188,9 @@ class Actor:
         """Its exit status, negative for a signal, or None while it runs."""
         return self._process.poll()
 
-    def stops(self, within_s: float = 5.0) -> None:
+    def stops(self) -> None:
         """Wait until SIGSTOP has taken effect on every thread."""
-        deadline = time.monotonic() + within_s
-        while not all(state == "T" for state in thread_states(self.pid)):
-            assert time.monotonic() < deadline, f"{self.name} does not stop: {thread_states(self.pid)}"
-            select.select([], [], [], 0.001)
+        wait_until_stopped(self.pid)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -223,14 +222,6 @@ class Actor:
             kinds[kind] = kinds.get(kind, 0) + 1
         maps = Path(f"/proc/{self.pid}/maps").read_text().splitlines()
         return kinds, sum("memfd:ffverbs" in each for each in maps)
-
-
-def thread_states(pid: int) -> list[str]:
-    """Return the state letter of every thread of a process."""
-    states = []
-    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
-        states.append(stat.read_text().rsplit(")", 1)[1].split()[0])
-    return states
 
 
 @contextmanager

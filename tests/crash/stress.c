@@ -519,6 +519,7 @@ int main(int argc, char **argv)
 		return 2;
 	prctl(PR_SET_PDEATHSIG, SIGKILL); /* also while stopped: nothing is left behind when the test is killed */
 	stress.id = atoi(argv[1]);
+	stress.incarnation = strtoull(argv[2], NULL, 0);
 	if (atoi(argv[3]))
 		MUST(actor_deny_process_vm());
 	open_device();

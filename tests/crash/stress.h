@@ -86,6 +86,7 @@ struct shared_receives {
 
 struct stress {
 	int id;
+	uint64_t incarnation;             /* tells a process from those that had its id before */
 	struct ffv_context *ctx;
 	struct ffv_pd *pd;
 	struct worker workers[STRESS_THREADS];

@@ -9,9 +9,11 @@
 #define LARGEST 2048u
 #define RECEIVES 32u
 #define PEERS 16u
-#define SOURCES 64u
+#define SOURCES 4096u
+#define GONE UINT32_MAX /* its queue pair number is a later sender's */
 
-struct header { uint64_t seed; uint64_t number; };
+/* sender: which process it is, whatever queue pair number it has from a dead one. */
+struct header { uint64_t seed; uint64_t number; uint64_t sender; };
 
 static struct {
 	struct ffv_qp *qp;
@@ -19,7 +21,7 @@ static struct {
 	uint64_t posted, completed;
 	bool receiving[RECEIVES];
 	struct { struct ffv_ah *ah; uint32_t qpn; uint64_t number; } peers[PEERS];
-	struct { uint32_t qpn; uint64_t next; } sources[SOURCES];
+	struct { uint32_t qpn; uint64_t sender, next; } sources[SOURCES];
 	unsigned num_sources;
 } datagrams;
 
@@ -61,10 +63,6 @@ void stress_datagrams_leave(unsigned who)
 {
 	if (datagrams.peers[who].ah)
 		MUST(ffv_destroy_ah(datagrams.peers[who].ah));
-	/* Its successor may get the same QP number, and will count from 0 again. */
-	for (unsigned i = 0; i < datagrams.num_sources; i++)
-		if (datagrams.sources[i].qpn == datagrams.peers[who].qpn)
-			datagrams.sources[i].next = 0;
 	memset(&datagrams.peers[who], 0, sizeof datagrams.peers[who]);
 }
 
@@ -91,7 +89,7 @@ bool stress_datagrams_send(struct worker *worker)
 		return false;
 	uint8_t *at = datagrams.outbox.at + datagrams.posted % STRESS_DEPTH * LARGEST;
 	uint32_t length = (uint32_t)(sizeof(struct header) + (luck >> 8) % (LARGEST - sizeof(struct header)));
-	struct header header = { luck, datagrams.peers[who].number };
+	struct header header = { luck, datagrams.peers[who].number, stress.incarnation };
 	memcpy(at, &header, sizeof header);
 	stress_fill(at + sizeof header, length - sizeof header, luck);
 	struct ffv_sge sge = { (uintptr_t)at, length, datagrams.outbox.mr->lkey };
@@ -105,21 +103,30 @@ bool stress_datagrams_send(struct worker *worker)
 	return true;
 }
 
-/* Datagrams of one sender come in its order, each at most once. */
-static void check_order(uint32_t qpn, uint64_t number)
+/* Datagrams of one sender come in its order, each at most once; those of a dead one that had the queue pair number
+ * before may still be in the completion queue when its successor is met, but never after the successor's. */
+static void check_order(uint32_t qpn, const struct header *header)
 {
 	unsigned i = 0;
 
-	while (i < datagrams.num_sources && datagrams.sources[i].qpn != qpn)
+	while (i < datagrams.num_sources && datagrams.sources[i].sender != header->sender)
 		i++;
 	if (i == SOURCES)
 		FAIL("more than %u senders", SOURCES);
-	if (i == datagrams.num_sources)
-		datagrams.sources[datagrams.num_sources++].qpn = qpn;
-	if (number < datagrams.sources[i].next)
-		FAIL("datagram %llu of QP %#x came after %llu", (unsigned long long)number, qpn,
+	if (i == datagrams.num_sources) {
+		datagrams.num_sources++;
+		datagrams.sources[i].sender = header->sender;
+		datagrams.sources[i].qpn = qpn;
+	}
+	if (datagrams.sources[i].qpn != qpn)
+		FAIL("datagram %llu of QP %#x came after its successor's", (unsigned long long)header->number, qpn);
+	if (header->number < datagrams.sources[i].next)
+		FAIL("datagram %llu of QP %#x came after %llu", (unsigned long long)header->number, qpn,
 		     (unsigned long long)datagrams.sources[i].next);
-	datagrams.sources[i].next = number + 1;
+	datagrams.sources[i].next = header->number + 1;
+	for (unsigned j = 0; j < datagrams.num_sources; j++)
+		if (j != i && datagrams.sources[j].qpn == qpn)
+			datagrams.sources[j].qpn = GONE;
 }
 
 static void check_datagram(const struct ffv_wc *wc)
@@ -131,7 +138,7 @@ static void check_datagram(const struct ffv_wc *wc)
 	if (wc->byte_len < GRH + sizeof header || wc->imm_data_be != (uint32_t)header.number)
 		FAIL("a datagram of %u bytes, immediate %u", wc->byte_len, wc->imm_data_be);
 	stress_check(at + sizeof header, wc->byte_len - GRH - sizeof header, header.seed, "datagram", header.number);
-	check_order(wc->src_qp, header.number);
+	check_order(wc->src_qp, &header);
 }
 
 bool stress_datagrams_complete(const struct ffv_wc *wc)

@@ -7,7 +7,7 @@ from etcd_registry.memory import MemoryEtcd, MemoryStore
 from etcd_registry.store import Store
 from tests.registry.servers import EtcdServer
 
-TIMEOUT_S = 1.0
+TIMEOUT_S = 2.0
 
 
 class Lab(Protocol):

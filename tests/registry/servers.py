@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.stopping import wait_until_stopped
+
 # Short elections: a test should not wait for a leader for longer than it must.
 QUICK = ["--heartbeat-interval", "50", "--election-timeout", "500", "--logger", "zap", "--log-level", "fatal"]
 
@@ -80,6 +82,7 @@ class EtcdServer:
     def pause(self) -> None:
         assert self._process
         os.kill(self._process.pid, signal.SIGSTOP)
+        wait_until_stopped(self._process.pid)
 
     def resume(self) -> None:
         assert self._process
@@ -100,7 +103,7 @@ class EtcdServer:
         request = urllib.request.Request(
             f"http://{self.address}/v3/{path}", json.dumps(fields).encode(), {"Authorization": token} if token else {}
         )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as answer:

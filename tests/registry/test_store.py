@@ -156,8 +156,8 @@ async def test_a_store_that_returns_is_used_at_once(lab: Lab) -> None:
         lab.start()
         began = time.monotonic()
         await put_persistently(store, P + "a", b"1")
-        await reader.until(lambda it: it.map == {P + "a": b"1"}, within_s=5)
-        assert time.monotonic() - began < 5
+        await reader.until(lambda it: it.map == {P + "a": b"1"}, within_s=10)
+        assert time.monotonic() - began < 10
 
 
 async def test_calls_end_when_the_store_hangs(lab: Lab) -> None:
@@ -175,7 +175,7 @@ async def test_calls_end_when_the_store_hangs(lab: Lab) -> None:
         )  # fmt: skip
         results = await asyncio.gather(*calls, return_exceptions=True)
         assert {type(result) for result in results} == {RegistryUnavailableError}
-        assert time.monotonic() - began < TIMEOUT_S + 2
+        assert time.monotonic() - began < TIMEOUT_S + 8  # each by itself, none of the ten after another
         lab.resume()
         assert await store.get(P + "a")
 

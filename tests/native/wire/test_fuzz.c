@@ -140,12 +140,14 @@ static void talk(struct host *host)
 	ffv_router_close_channel(host->router, channel); /* nobody comes back to it */
 }
 
+#define RTS_MASK (FFV_QP_STATE | FFV_QP_SQ_PSN | FFV_QP_TIMEOUT | FFV_QP_RETRY_CNT | FFV_QP_RNR_RETRY | FFV_QP_MAX_QP_RD_ATOMIC)
 
 /* The container's queue pair is connected to one of the stranger's, receives, and sends. */
 static void keep_connected(struct host *host)
 {
 	struct ffv_qp_attr attr = { .qp_state = FFV_QPS_RTR, .path_mtu = 5, .dest_qp_num = 16, .max_dest_rd_atomic = 4,
 				    .min_rnr_timer = 1, .ah_attr = ah_to(&host->side) };
+	struct ffv_qp_attr rts = { .qp_state = FFV_QPS_RTS, .timeout = 14, .retry_cnt = 7, .rnr_retry = 7, .max_rd_atomic = 4 };
 	struct ffv_qp_attr reset = { .qp_state = FFV_QPS_RESET };
 	uint8_t stranger[16] = { [10] = 0xff, 0xff, 10, 0, 9, 1 };
 
@@ -157,7 +159,9 @@ static void keep_connected(struct host *host)
 		qp_to_init(host->qp);
 		CHECK_OK(ffv_modify_qp(host->qp, &attr, FFV_QP_STATE | FFV_QP_AV | FFV_QP_PATH_MTU | FFV_QP_DEST_QPN |
 				       FFV_QP_RQ_PSN | FFV_QP_MAX_DEST_RD_ATOMIC | FFV_QP_MIN_RNR_TIMER));
-		qp_to_rts(host->qp);
+		/* What the stranger says may have put it into the error state meanwhile: then the next round begins again. */
+		if (ffv_modify_qp(host->qp, &rts, RTS_MASK))
+			CHECK_EQ(ffv_qp_state(host->qp), FFV_QPS_ERR);
 	}
 	while (!post_recv(host->qp, 1, host->mr, 4096, 4096))
 		;
