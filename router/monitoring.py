@@ -27,6 +27,7 @@ _TOTALS = {
     "frames_received": "Frames received from other routers.",
     "bytes_sent": "Bytes sent to other routers.",
     "bytes_received": "Bytes received from other routers.",
+    "bytes_placed": "Bytes received from other routers straight into the memory of containers.",
     "datagrams_dropped": "Datagrams that were lost here, as datagrams may be.",
 }
 _NOW = {
@@ -53,7 +54,7 @@ def _families(status: Status) -> Iterable[Any]:
     for name, text in _TOTALS.items():
         yield CounterMetricFamily(f"ffverbs_router_{name}", text, value=status["counters"][name])
     for name, text in _TOTALS.items():
-        if name != "datagrams_dropped":
+        if name not in ("bytes_placed", "datagrams_dropped"):
             family = CounterMetricFamily(
                 f"ffverbs_router_peer_{name}", f"{text[:-1]}, by host.", labels=["host", "transport"]
             )

@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 /* One contiguous piece of a list: at an address here, or in another process's memory. */
@@ -106,6 +105,21 @@ bool ffv_list_is_reachable(const struct ffv_list *list, uint64_t offset, uint64_
 		offset += piece.length;
 	}
 	return true;
+}
+
+int ffv_list_here(const struct ffv_list *list, uint64_t offset, uint64_t length, struct iovec *pieces, int most)
+{
+	int count = 0;
+
+	while (length && count < most) {
+		struct piece piece = piece_at(list, offset, length);
+		if (!piece.here)
+			break;
+		pieces[count++] = (struct iovec){ piece.here, piece.length };
+		offset += piece.length;
+		length -= piece.length;
+	}
+	return count;
 }
 
 /* Moves through process_vm_*; the side without `here` is remote. Both remote: through a bounce buffer. A process that is

@@ -7,6 +7,7 @@
 #define FFV_ENGINE_COPY_H
 
 #include <string.h>
+#include <sys/uio.h>
 
 #include "base/fault.h"
 #include "engine/keys.h"
@@ -28,6 +29,10 @@ enum ffv_copy_result {
 
 /* True if this process can touch all of [offset, offset + length) of the list. */
 bool ffv_list_is_reachable(const struct ffv_list *list, uint64_t offset, uint64_t length);
+
+/* Where [offset, offset + length) of the list is in this process: at most `most` pieces, as far as they go without a gap
+ * that only the kernel or its owner reaches. How many. */
+int ffv_list_here(const struct ffv_list *list, uint64_t offset, uint64_t length, struct iovec *pieces, int most);
 
 /* The address here of [offset, offset + length) of a segment if it is one contiguous, directly mapped piece. */
 static inline uint8_t *ffv_segment_address(struct ffv_view *view, const struct ffv_segment *segment, uint32_t offset,

@@ -114,6 +114,53 @@ enum verdict ffv_run_gather_proxied(struct run *run)
 	}
 }
 
+#define LAST_BYTES 64u             /* of a message, which are copied: a program may poll on the last of them (copy.h) */
+#define MOST_PIECES 8
+
+static struct ffv_list here(const void *bytes, uint32_t length)
+{
+	struct ffv_list list = { .num_segments = 1, .length_bytes = length };
+
+	list.segment[0] = (struct ffv_segment){ .va = (uintptr_t)bytes, .length_bytes = length };
+	return list;
+}
+
+/* Has what is just coming put where it belongs, without a copy on the way, if that is in reach. How many bytes. */
+static uint32_t fetch(struct run *run, uint32_t progress, uint32_t length)
+{
+	const struct ffv_proxy_hooks *hooks = hooks_of(run);
+	uint32_t left = length - progress, from = run->stream_header + progress;
+	struct iovec pieces[MOST_PIECES];
+	uint8_t last[LAST_BYTES];
+
+	if (left > LAST_BYTES) {
+		int count = ffv_list_here(&run->remote, progress, left - LAST_BYTES, pieces, MOST_PIECES);
+		return count ? hooks->fetch(hooks->arg, run->req->qpn, run->position, from, pieces, count) : 0;
+	}
+	if (!left || !ffv_list_is_reachable(&run->remote, progress, left))
+		return 0;
+	pieces[0] = (struct iovec){ last, left };
+	uint32_t n = hooks->fetch(hooks->arg, run->req->qpn, run->position, from, pieces, 1);
+	struct ffv_list list = here(last, n);
+	if (n && ffv_copy_lists(&run->remote, progress, &list, 0, n) != FFV_COPY_DONE)
+		return UINT32_MAX;
+	return n;
+}
+
+/* The same, as long as something comes. */
+static enum verdict fetch_all(struct run *run, uint32_t length, bool receive)
+{
+	struct ffv_qp_shm *qp = run->req->shm;
+	uint32_t n;
+
+	while ((n = fetch(run, qp->progress_bytes, length)) != 0) {
+		if (n > length - qp->progress_bytes)
+			return receive ? RECEIVE_PROTECTION : REMOTE_ACCESS;
+		qp->progress_bytes += n;
+	}
+	return OK;
+}
+
 enum verdict ffv_run_move_stream(struct run *run, uint32_t length, bool receive)
 {
 	const struct ffv_proxy_hooks *hooks = hooks_of(run);
@@ -139,8 +186,12 @@ enum verdict ffv_run_move_stream(struct run *run, uint32_t length, bool receive)
 		}
 		if (result)
 			return ffv_run_copy_fault(result, true, receive);
-		qp->progress_bytes = progress += (uint32_t)n;
+		qp->progress_bytes = progress + (uint32_t)n;
 	}
+	enum verdict verdict = fetch_all(run, length, receive);
+	if (verdict != OK)
+		return verdict;
+	progress = qp->progress_bytes;
 	if (progress == length) {
 		qp->progress_bytes = 0;
 		return OK;
@@ -247,12 +298,9 @@ static enum ffv_pull pulled(enum ffv_copy_result result)
 	       : result == FFV_COPY_UNREACHABLE ? FFV_PULL_UNREACHABLE : FFV_PULL_FAILED;
 }
 
-static struct ffv_list here(const void *bytes, uint32_t length)
+int ffv_pull_here(const struct ffv_list *list, uint32_t offset, uint32_t length, struct iovec *pieces, int most)
 {
-	struct ffv_list list = { .num_segments = 1, .length_bytes = length };
-
-	list.segment[0] = (struct ffv_segment){ .va = (uintptr_t)bytes, .length_bytes = length };
-	return list;
+	return (uint64_t)offset + length > list->length_bytes ? 0 : ffv_list_here(list, offset, length, pieces, most);
 }
 
 enum ffv_pull ffv_pull_copy(struct ffv_list *list, uint32_t offset, uint32_t length, void *to)

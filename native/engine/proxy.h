@@ -32,6 +32,9 @@ struct ffv_proxy_hooks {
 	/* The memory of the work request at `position` of the proxy's own queue pair: ALL of it, or SOME: what has come from
 	 * byte `from` on (perhaps nothing). It stays valid until the work request is completed (ALL) or `more` is called. */
 	int (*bytes)(void *arg, uint32_t qpn, uint64_t position, uint32_t from, struct ffv_list *out);
+	/* Of a message of which SOME is there, and all of that before byte `from` is delivered: what is just coming from there
+	 * on is put straight to `to`. How many bytes, 0 = none now, or they will come by `bytes`. */
+	uint32_t (*fetch)(void *arg, uint32_t qpn, uint64_t position, uint32_t from, const struct iovec *to, int count);
 	/* All that was there has been delivered, up to byte `from`: its receiver is ready for more. */
 	void (*more)(void *arg, uint32_t qpn, uint64_t position, uint32_t from);
 	/* Of the service: the proxy's queue pair was looked after; its send queue may be waiting for its receiver. */
@@ -67,6 +70,8 @@ void ffv_pull_begin(const struct ffv_exec_env *env, const struct ffv_qp_ref *req
 void ffv_pull_end(const struct ffv_exec_env *env);
 /* Looks at the work request at `position`. Between begin and end. */
 enum ffv_pull ffv_pull_look(struct ffv_qp_ref *requester, uint64_t position, struct ffv_pulled *out, uint32_t *status);
+/* Where bytes [offset, offset + length) of its payload are in this process (ffv_list_here). Between begin and end. */
+int ffv_pull_here(const struct ffv_list *list, uint32_t offset, uint32_t length, struct iovec *pieces, int most);
 /* Copies bytes [offset, offset + length) of its payload to `to`; put: to it, from `bytes`. Between begin and end. */
 enum ffv_pull ffv_pull_copy(struct ffv_list *list, uint32_t offset, uint32_t length, void *to);
 enum ffv_pull ffv_pull_put(struct ffv_list *list, uint32_t offset, uint32_t length, const void *bytes);

@@ -15,6 +15,8 @@
 
 #define IN_BYTES (1u << 20)
 #define OUT_BYTES (2u << 20)
+#define HEADER_AHEAD 192u         /* read with a header of what follows, where large frames follow each other */
+#define FIRST_BYTES 8192u         /* read when nothing is known of what comes */
 #define TELL_BYTES (128u << 10)   /* come, and the other end is told */
 
 _Static_assert(IN_BYTES > sizeof(struct ffv_frame) + FFV_FRAME_MAX_PAYLOAD, "any frame fits");
@@ -148,6 +150,7 @@ void ffv_channel_detach(struct ffv_channel *channel)
 		channel->transport->close(channel->link);
 	channel->link = NULL;
 	channel->descriptor = -1;
+	ffv_channel_drop_body(channel);
 	channel->in.head = channel->in.tail = 0; /* half a frame comes again as a whole */
 	channel->out.head = channel->out.edge = channel->out.acked;
 	channel->note_left = 0;
@@ -250,26 +253,38 @@ void ffv_channel_part(struct ffv_channel *channel)
 
 /* ---- receiving ---------------------------------------------------------------------------------------------------------------- */
 
+/* Of bytes in the buffer: few as long as they may be of a large frame, which does not belong there. */
+static size_t fill_limit(struct ffv_channel *channel)
+{
+	bool first = !channel->filled;
+
+	channel->filled = true;
+	if (ffv_channel_in_body(channel) || channel->in.tail - channel->in.head >= FIRST_BYTES)
+		return channel->in.capacity;
+	return channel->streaming ? sizeof(struct ffv_frame) + HEADER_AHEAD : first ? FIRST_BYTES : channel->in.capacity;
+}
+
 int ffv_channel_fill(struct ffv_channel *channel)
 {
 	struct ffv_in_buffer *in = &channel->in;
+	size_t limit = fill_limit(channel);
 
 	if (in->head) {
 		memmove(in->bytes, in->bytes + in->head, in->tail - in->head);
 		in->tail -= in->head;
 		in->head = 0;
 	}
-	while (channel->link && in->tail < in->capacity) {
-		ssize_t n = channel->transport->receive(channel->link, in->bytes + in->tail, in->capacity - in->tail);
+	while (channel->link && in->tail < limit) {
+		ssize_t n = channel->transport->receive(channel->link, in->bytes + in->tail, limit - in->tail);
 		if (n <= 0)
 			return (int)n;
 		in->tail += (size_t)n;
 		channel->bytes_received += (uint64_t)n;
 		channel->heard_ns = ffv_clock_ns();
-		if (n < 65536) /* it is empty, most likely: level-triggered polling tells if not */
+		if (in->tail < limit && n < 65536) /* it is empty, most likely: level-triggered polling tells if not */
 			return 0;
 	}
-	return 0;
+	return channel->link != NULL;
 }
 
 static void tell(struct ffv_channel *channel, uint8_t flags)
@@ -315,6 +330,14 @@ static void on_stray(struct ffv_channel *channel, int32_t ahead)
 	tell(channel, FFV_SEEN_RESEND);
 }
 
+static void receive_whole(struct ffv_channel *channel, const struct ffv_frame *frame)
+{
+	channel->received += ffv_frame_bytes(frame->payload_bytes);
+	channel->frames_received++;
+	if (channel->received - channel->told >= TELL_BYTES)
+		tell(channel, 0);
+}
+
 /* 1: for the caller; 0: dealt with; -errno. */
 static int sort(struct ffv_channel *channel, const struct ffv_frame *frame)
 {
@@ -328,10 +351,21 @@ static int sort(struct ffv_channel *channel, const struct ffv_frame *frame)
 		on_stray(channel, ahead);
 		return 0;
 	}
-	channel->received += ffv_frame_bytes(frame->payload_bytes);
-	channel->frames_received++;
-	if (channel->received - channel->told >= TELL_BYTES)
-		tell(channel, 0);
+	receive_whole(channel, frame);
+	return 1;
+}
+
+/* 2 = more of the body is to be taken, 1 = it is over, 0 = wait for the link. */
+static int go_on_with_body(struct ffv_channel *channel, struct ffv_frame *frame)
+{
+	if (!ffv_channel_body_skip(channel))
+		return 0;
+	*frame = channel->body;
+	if (channel->body_left)
+		return 2;
+	if (!ffv_channel_end_body(channel))
+		return 0;
+	receive_whole(channel, frame);
 	return 1;
 }
 
@@ -340,6 +374,9 @@ int ffv_channel_next(struct ffv_channel *channel, struct ffv_frame *frame, const
 	struct ffv_in_buffer *in = &channel->in;
 
 	for (;;) {
+		int body = ffv_channel_in_body(channel) ? go_on_with_body(channel, frame) : 1;
+		if (body != 1)
+			return body;
 		size_t there = in->tail - in->head;
 		if (there < sizeof *frame)
 			return 0;
@@ -347,6 +384,9 @@ int ffv_channel_next(struct ffv_channel *channel, struct ffv_frame *frame, const
 		const char *wrong = ffv_frame_check(frame);
 		if (wrong)
 			return ffv_fail(EPROTO, "the other router sent %s", wrong);
+		channel->streaming = ffv_channel_begin_body(channel, frame);
+		if (channel->streaming)
+			continue;
 		size_t bytes = ffv_frame_bytes(frame->payload_bytes);
 		if (there < bytes)
 			return 0;

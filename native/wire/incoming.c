@@ -20,23 +20,7 @@ static void unlock(struct ffv_pair *pair)
 	pthread_mutex_unlock(&pair->proxy->router->lock);
 }
 
-static struct ffv_entry *entry_at(struct ffv_incoming *in, uint32_t count)
-{
-	return &in->window->entries[count % FFV_WINDOW];
-}
-
 /* ---- dropping -------------------------------------------------------------------------------------------------------------- */
-
-static void free_chunks_locked(struct ffv_incoming *in)
-{
-	while (in->chunks) {
-		struct ffv_chunk *chunk = in->chunks;
-		in->chunks = chunk->next;
-		free(chunk);
-	}
-	in->last_chunk = &in->chunks;
-	in->granted = in->arrived = 0;
-}
 
 bool ffv_incoming_begin(struct ffv_pair *pair)
 {
@@ -79,12 +63,12 @@ static void drop_entries(struct ffv_pair *pair)
 	struct ffv_incoming *in = &pair->in;
 
 	lock(pair);
-	free_chunks_locked(in);
+	ffv_incoming_free_chunks_locked(in);
 	in->wants_more = false;
 	if (in->window && pair->type != FFV_QPT_UD)
 		memset(in->window->posted, 0, sizeof in->window->posted);
 	for (; in->first != in->end; in->first++)
-		drop_entry(in, entry_at(in, in->first));
+		drop_entry(in, ffv_incoming_entry(in, in->first));
 	in->next_post = in->end;
 	in->slots = 0;
 	unlock(pair);
@@ -97,7 +81,7 @@ void ffv_incoming_close(struct ffv_pair *pair, uint8_t status)
 
 	if (in->open && in->first != in->end) {
 		ffv_incoming_report(pair);
-		struct ffv_frame frame = ffv_answer_to(pair, &entry_at(in, in->first)->frame, FFV_FRAME_ACK, status);
+		struct ffv_frame frame = ffv_answer_to(pair, &ffv_incoming_entry(in, in->first)->frame, FFV_FRAME_ACK, status);
 		ffv_answer(pair, &frame);
 	}
 	in->open = false;
@@ -127,56 +111,6 @@ void ffv_incoming_free(struct ffv_pair *pair)
 		free(waiting->bytes);
 		free(waiting);
 	}
-}
-
-/* ---- hooks ------------------------------------------------------------------------------------------------------------------ */
-
-static int stream_bytes(const struct ffv_incoming *in, uint32_t from, struct ffv_list *out)
-{
-	for (const struct ffv_chunk *chunk = in->chunks; chunk && out->num_segments < FFV_MAX_SGE; chunk = chunk->next) {
-		if (chunk->offset + chunk->length <= from)
-			continue;
-		uint32_t skip = chunk->offset < from ? from - chunk->offset : 0;
-		out->segment[out->num_segments++] = (struct ffv_segment){ .va = (uintptr_t)chunk->bytes + skip,
-									  .length_bytes = chunk->length - skip };
-		out->length_bytes += chunk->length - skip;
-	}
-	return FFV_BYTES_SOME;
-}
-
-int ffv_incoming_bytes(struct ffv_pair *pair, uint64_t position, uint32_t from, struct ffv_list *out)
-{
-	if (!pair->in.window)
-		return FFV_BYTES_NONE;
-	const struct ffv_posted *posted = &pair->in.window->posted[position % FFV_WINDOW];
-	if (pair->type != FFV_QPT_UD && entry_at(&pair->in, posted->entry)->frame.kind == FFV_FRAME_LARGE)
-		return posted->entry == pair->in.first ? stream_bytes(&pair->in, from, out) : FFV_BYTES_SOME;
-	if (posted->length) {
-		if (!posted->bytes)
-			return FFV_BYTES_NONE;
-		out->segment[0] = (struct ffv_segment){ .va = (uintptr_t)posted->bytes, .length_bytes = posted->length };
-		out->num_segments = 1;
-		out->length_bytes = posted->length;
-	}
-	return FFV_BYTES_ALL;
-}
-
-void ffv_incoming_more(struct ffv_pair *pair, uint64_t position, uint32_t from)
-{
-	struct ffv_incoming *in = &pair->in;
-
-	if (!in->window)
-		return;
-	in->more_entry = in->window->posted[position % FFV_WINDOW].entry;
-	while (in->more_entry == in->first && in->chunks && in->chunks->offset + in->chunks->length <= from) {
-		struct ffv_chunk *chunk = in->chunks;
-		in->chunks = chunk->next;
-		if (!in->chunks)
-			in->last_chunk = &in->chunks;
-		free(chunk);
-	}
-	in->wants_more = true;
-	in->more_from = from;
 }
 
 /* ---- posting ------------------------------------------------------------------------------------------------------------------ */
@@ -306,7 +240,7 @@ void ffv_incoming_go_on(struct ffv_pair *pair)
 	struct ffv_incoming *in = &pair->in;
 
 	while (pair->ready && !pair->attaching && in->open && in->next_post != in->end && in->slots < FFV_WINDOW) {
-		struct ffv_entry *entry = entry_at(in, in->next_post);
+		struct ffv_entry *entry = ffv_incoming_entry(in, in->next_post);
 		if (!is_named_attached(pair, &entry->frame))
 			return;
 		if (post_entry(pair, entry, in->next_post)) {
@@ -350,7 +284,7 @@ static void complete(struct ffv_pair *pair, const struct ffv_wc *wc)
 
 	if (in->first == in->end || (uint32_t)wc->wr_id != in->first)
 		return; /* of what was dropped */
-	struct ffv_entry *entry = entry_at(in, in->first);
+	struct ffv_entry *entry = ffv_incoming_entry(in, in->first);
 	in->slots--;
 	if (wc->status) {
 		ffv_incoming_close(pair, (uint8_t)wc->status);
@@ -365,7 +299,7 @@ static void complete(struct ffv_pair *pair, const struct ffv_wc *wc)
 	struct ffv_frame ack = ffv_answer_to(pair, &entry->frame, FFV_FRAME_ACK, FFV_WC_SUCCESS);
 	lock(pair);
 	if (entry->frame.kind == FFV_FRAME_LARGE)
-		free_chunks_locked(in);
+		ffv_incoming_free_chunks_locked(in);
 	drop_entry(in, entry);
 	in->first++;
 	unlock(pair);
@@ -392,64 +326,6 @@ void ffv_incoming_poll(struct ffv_proxy *proxy)
 				complete(pair, &wc[i]);
 		}
 	}
-}
-
-/* ---- large messages ------------------------------------------------------------------------------------------------------------- */
-
-void ffv_incoming_credit(struct ffv_pair *pair)
-{
-	struct ffv_link_channel *channel = ffv_router_channel(pair->proxy->router, pair->proxy->channel);
-	struct ffv_incoming *in = &pair->in;
-
-	if (in->first == in->end)
-		return;
-	struct ffv_entry *entry = entry_at(in, in->first);
-	lock(pair);
-	bool wanted = in->wants_more && in->open && in->more_entry == in->first && entry->frame.kind == FFV_FRAME_LARGE;
-	uint32_t from = in->more_from;
-	bool there = wanted && in->arrived > from;
-	in->wants_more &= !wanted;
-	unlock(pair);
-	if (!wanted || !channel)
-		return;
-	uint64_t upto = (uint64_t)from + FFV_STREAM_WINDOW;
-	if (upto > entry->frame.length_bytes)
-		upto = entry->frame.length_bytes;
-	if (upto > in->granted) {
-		struct ffv_frame frame = ffv_answer_to(pair, &entry->frame, FFV_FRAME_CREDIT, 0);
-		frame.address = upto;
-		frame.length_bytes = entry->frame.length_bytes;
-		in->granted = (uint32_t)upto;
-		ffv_answer_now(channel, &frame);
-	}
-	if (there)
-		ffv_qp_run(pair->qp);
-}
-
-static bool on_data(struct ffv_pair *pair, const struct ffv_frame *frame, const uint8_t *payload)
-{
-	struct ffv_incoming *in = &pair->in;
-	struct ffv_entry *entry = in->first == in->end ? NULL : entry_at(in, in->first);
-
-	if (!entry || entry->frame.kind != FFV_FRAME_LARGE || frame->position != entry->frame.position ||
-	    frame->address != in->arrived || frame->payload_bytes > in->granted - in->arrived)
-		return false;
-	struct ffv_chunk *chunk = malloc(sizeof *chunk + frame->payload_bytes);
-	if (!chunk) {
-		ffv_incoming_close(pair, FFV_WC_RETRY_EXC_ERR);
-		return true;
-	}
-	chunk->next = NULL;
-	chunk->offset = in->arrived;
-	chunk->length = frame->payload_bytes;
-	memcpy(chunk->bytes, payload, chunk->length);
-	lock(pair);
-	*in->last_chunk = chunk;
-	in->last_chunk = &chunk->next;
-	in->arrived += chunk->length;
-	unlock(pair);
-	ffv_qp_run(pair->qp);
-	return true;
 }
 
 /* ---- frames ----------------------------------------------------------------------------------------------------------------------- */
@@ -535,7 +411,7 @@ static bool on_request(struct ffv_pair *pair, const struct ffv_frame *frame, con
 	if (copy)
 		memcpy(copy, payload, frame->payload_bytes);
 	lock(pair);
-	*entry_at(in, in->end) = (struct ffv_entry){ .frame = *frame, .payload = copy };
+	*ffv_incoming_entry(in, in->end) = (struct ffv_entry){ .frame = *frame, .payload = copy };
 	in->bytes_held += frame->payload_bytes;
 	in->end++;
 	unlock(pair);
@@ -563,11 +439,17 @@ static void refuse(struct ffv_link_channel *channel, const struct ffv_frame *req
 	ffv_answer_now(channel, &frame);
 }
 
+struct ffv_pair *ffv_incoming_pair(const struct ffv_link_channel *channel, const struct ffv_frame *frame)
+{
+	struct ffv_pair *pair = frame->pair < channel->num_theirs ? channel->theirs[frame->pair] : NULL;
+
+	return pair && pair->in.open && pair->in.incarnation == frame->incarnation ? pair : NULL;
+}
+
 bool ffv_incoming_frame(struct ffv_link_channel *channel, struct ffv_router *router, const struct ffv_frame *frame,
 			const uint8_t *payload)
 {
-	struct ffv_pair *pair = frame->pair < channel->num_theirs ? channel->theirs[frame->pair] : NULL;
-	bool valid = pair && pair->in.open && pair->in.incarnation == frame->incarnation;
+	struct ffv_pair *pair = ffv_incoming_pair(channel, frame);
 	struct ffv_frame_open open;
 	struct ffv_frame_gone gone;
 
@@ -584,13 +466,13 @@ bool ffv_incoming_frame(struct ffv_link_channel *channel, struct ffv_router *rou
 		on_gone(router, channel, &gone);
 		return true;
 	case FFV_FRAME_DATA:
-		return !valid || on_data(pair, frame, payload);
+		return ffv_incoming_data(channel, frame, payload);
 	case FFV_FRAME_CLOSE:
-		if (valid)
+		if (pair)
 			ffv_incoming_close(pair, FFV_WC_RETRY_EXC_ERR);
 		return true;
 	default:
-		if (valid)
+		if (pair)
 			return on_request(pair, frame, payload);
 		refuse(channel, frame);
 		return true;

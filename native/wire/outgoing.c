@@ -4,6 +4,7 @@
  * on the loop's thread. A work request stays in the container's send queue until it is answered; `cursor` runs ahead of
  * the queue's own position by what is under way.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -217,6 +218,58 @@ static void on_result(struct ffv_pair *pair, uint64_t position, const struct ffv
 	ffv_pull_end(&env);
 	if (found == FFV_PULL_FAILED || found == FFV_PULL_UNREACHABLE)
 		pair->out.window->bad[slot_of(position)] = FFV_WC_LOC_PROT_ERR;
+}
+
+#define MOST_PIECES 8
+
+static void drop_body(struct ffv_channel *io)
+{
+	uint32_t length;
+
+	ffv_channel_body_fetch(io, &length);
+	ffv_channel_body_take(io, length);
+}
+
+/* As on_result: straight from the link to where it belongs, or what the buffer has of it. */
+static void take_result(struct ffv_pair *pair, struct ffv_channel *io, uint64_t position, const struct ffv_frame *frame)
+{
+	uint32_t offset = (uint32_t)frame->address + ffv_channel_body_offset(io), length = io->body_left, status = 0;
+	struct iovec pieces[MOST_PIECES];
+	struct ffv_exec_env env;
+	struct ffv_pulled wr;
+	ssize_t n = -EFAULT;
+
+	if (ffv_context_env(pair->proxy->ctx, &env)) {
+		drop_body(io);
+		return;
+	}
+	ffv_pull_begin(&env, &pair->ref);
+	enum ffv_pull found = ffv_pull_look(&pair->ref, position, &wr, &status);
+	bool here = found == FFV_PULL_DONE && wr.opcode == FFV_WR_RDMA_READ && frame->address <= wr.length_bytes;
+	int count = here ? ffv_pull_here(&wr.list, offset, length, pieces, MOST_PIECES) : 0;
+	if (count)
+		n = ffv_channel_body_receive(io, pieces, count);
+	if (n < 0 && n != -EFAULT)
+		io->error = (int)n;
+	if (n == -EFAULT) {
+		const uint8_t *bytes = ffv_channel_body_fetch(io, &length);
+		if (here)
+			found = ffv_pull_put(&wr.list, offset, length, bytes);
+		ffv_channel_body_take(io, length);
+	}
+	ffv_pull_end(&env);
+	if (found == FFV_PULL_FAILED || found == FFV_PULL_UNREACHABLE)
+		pair->out.window->bad[slot_of(position)] = FFV_WC_LOC_PROT_ERR;
+}
+
+void ffv_outgoing_body(struct ffv_pair *pair, struct ffv_link_channel *channel, const struct ffv_frame *frame)
+{
+	uint64_t position = pair ? position_of(pair, frame) : UINT64_MAX;
+
+	if (position != UINT64_MAX)
+		take_result(pair, &channel->io, position, frame);
+	else
+		drop_body(&channel->io);
 }
 
 static void on_credit(struct ffv_pair *pair, uint64_t position, const struct ffv_frame *frame)

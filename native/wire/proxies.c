@@ -72,6 +72,11 @@ static int hook_bytes(void *arg, uint32_t qpn, uint64_t position, uint32_t from,
 	return how;
 }
 
+static uint32_t hook_fetch(void *arg, uint32_t qpn, uint64_t position, uint32_t from, const struct iovec *to, int count)
+{
+	return ffv_incoming_fetch(arg, qpn, position, from, to, count);
+}
+
 void ffv_pair_touch_locked(struct ffv_pair *pair)
 {
 	struct ffv_router *router = pair->proxy->router;
@@ -202,8 +207,8 @@ struct ffv_proxy *ffv_proxy_new_locked(struct ffv_router *router, const uint8_t 
 	proxy->channel = channel;
 	proxy->last_datagram = &proxy->datagrams;
 	proxy->hooks = (struct ffv_proxy_hooks){ .arg = proxy, .answer = hook_answer, .datagram = hook_datagram,
-						 .bytes = hook_bytes, .more = hook_more, .wanted = hook_wanted, .attended = hook_attended,
-						 .peer_gone = hook_peer_gone };
+						 .bytes = hook_bytes, .fetch = hook_fetch, .more = hook_more,
+						 .wanted = hook_wanted, .attended = hook_attended, .peer_gone = hook_peer_gone };
 	if (channel == FFV_NO_CHANNEL) {
 		proxy->is_bridge = true;
 		proxy->hooks.broadcast = ffv_segment_hook;

@@ -96,18 +96,52 @@ static bool dispatch(struct ffv_router *router, struct ffv_link_channel *channel
 	return true;
 }
 
-static void read_channel(struct ffv_router *router, struct ffv_link_channel *channel)
+/* A piece of a large frame's payload. False: it breaks a rule. */
+static bool dispatch_body(struct ffv_router *router, struct ffv_link_channel *channel, const struct ffv_frame *frame)
 {
-	int end = ffv_channel_fill(&channel->io), got = 0;
+	if (frame->kind == FFV_FRAME_DATA)
+		return ffv_incoming_body(channel, frame);
+	struct ffv_pair *pair = router->numbers[frame->pair];
+	bool meant = pair && pair->proxy->channel == channel->number && pair->has_ref;
+	ffv_outgoing_body(meant ? pair : NULL, channel, frame);
+	return true;
+}
+
+/* Everything that has come. 0 = wait for more, -EPROTO and the like. */
+static int take_frames(struct ffv_router *router, struct ffv_link_channel *channel)
+{
 	const uint8_t *payload;
 	struct ffv_frame frame;
+	int got;
 
-	while (!channel->broken && (got = ffv_channel_next(&channel->io, &frame, &payload)) == 1) {
-		if (dispatch(router, channel, &frame, payload))
-			continue;
-		ffv_fail(EPROTO, "the other router sent more than its window allows");
-		got = -EPROTO;
-		break;
+	while (!channel->broken && (got = ffv_channel_next(&channel->io, &frame, &payload)) > 0) {
+		uint32_t left = channel->io.body_left;
+		bool valid = got == 1 ? dispatch(router, channel, &frame, payload) : dispatch_body(router, channel, &frame);
+		if (!valid)
+			return ffv_fail(EPROTO, "the other router sent more than its window allows");
+		if (got == 2 && channel->io.body_left == left)
+			return 0;
+	}
+	return channel->broken ? 0 : got;
+}
+
+#define MOST_FILLS 16             /* of the buffer of one channel before others get their turn */
+
+static void read_channel(struct ffv_router *router, struct ffv_link_channel *channel)
+{
+	int end = 1, got = 0;
+
+	channel->io.error = 0;
+	channel->io.filled = false;
+	channel->io.budget = FFV_ROUND_BYTES;
+	for (int i = 0; i < MOST_FILLS && end == 1 && !got && channel->io.budget && !channel->broken; i++) {
+		if (!ffv_channel_in_body(&channel->io))
+			end = ffv_channel_fill(&channel->io);
+		got = take_frames(router, channel);
+		if (ffv_channel_in_body(&channel->io) && end > 0) /* of which nothing more is there now */
+			end = 0;
+		if (channel->io.error < 0)
+			end = channel->io.error;
 	}
 	if (got < 0)
 		ffv_link_break(router, channel, ffv_error_text());
@@ -157,6 +191,7 @@ static void count(struct ffv_router *router, struct ffv_link_channel *channel)
 	count_one(&router->frames_received, &channel->frames_received, channel->io.frames_received);
 	count_one(&router->bytes_sent, &channel->bytes_sent, channel->io.bytes_sent);
 	count_one(&router->bytes_received, &channel->bytes_received, channel->io.bytes_received);
+	count_one(&router->bytes_placed, &channel->bytes_placed, channel->io.bytes_placed);
 	router->ticks |= channel->lost_ns || ffv_channel_unseen(&channel->io);
 }
 

@@ -173,7 +173,7 @@ struct ffv_interest { uint64_t tenant, groups; bool raw; };
 struct ffv_link_channel {
 	struct ffv_channel io;
 	/* What of it is in the router's counters; written by the loop, read by whoever asks. */
-	_Atomic uint64_t frames_sent, frames_received, bytes_sent, bytes_received;
+	_Atomic uint64_t frames_sent, frames_received, bytes_sent, bytes_received, bytes_placed;
 	uint32_t number;
 	bool broken;                  /* [lock] to set; read by the loop without */
 	uint64_t lost_ns;             /* since when it has had no link; 0 = it has one */
@@ -247,7 +247,7 @@ struct ffv_router {
 	struct ffv_call_table our_calls;
 	uint32_t call_incarnation;
 	struct ffv_call *new_calls, **last_new_call; /* [lock] */
-	_Atomic uint64_t datagrams_dropped, frames_sent, frames_received, bytes_sent, bytes_received;
+	_Atomic uint64_t datagrams_dropped, frames_sent, frames_received, bytes_sent, bytes_received, bytes_placed;
 };
 
 struct ffv_event_node { struct ffv_event_node *next; struct ffv_router_event event; };
@@ -304,6 +304,8 @@ void ffv_outgoing_wanted(struct ffv_proxy *proxy, const uint8_t gid[16], uint32_
 /* Sends what is to be sent of it, about one chunk. True: there is more. */
 bool ffv_outgoing_send(struct ffv_pair *pair, struct ffv_link_channel *channel);
 void ffv_outgoing_frame(struct ffv_pair *pair, const struct ffv_frame *frame, const uint8_t *payload);
+/* Takes what has come of the bytes of a READ; pair NULL: drops it. */
+void ffv_outgoing_body(struct ffv_pair *pair, struct ffv_link_channel *channel, const struct ffv_frame *frame);
 /* Ends what has waited for the other host longer than its queue pair's timeout and retry_cnt say. */
 void ffv_outgoing_lose_patience(struct ffv_pair *pair, struct ffv_link_channel *channel, uint64_t now_ns);
 /* The far side is lost: what waits ends with RETRY_EXC_ERR. */
@@ -333,16 +335,32 @@ void ffv_incoming_free(struct ffv_pair *pair);
 bool ffv_incoming_begin(struct ffv_pair *pair);
 /* The window goes, if nothing is under way in it. */
 void ffv_incoming_rest(struct ffv_pair *pair);
-/* Hooks, [lock] held. */
-int ffv_incoming_bytes(struct ffv_pair *pair, uint64_t position, uint32_t from, struct ffv_list *out);
-void ffv_incoming_more(struct ffv_pair *pair, uint64_t position, uint32_t from);
 bool ffv_incoming_send(struct ffv_pair *pair, struct ffv_link_channel *channel);
-void ffv_incoming_credit(struct ffv_pair *pair);
 /* Tells the requester how often its work requests had to wait, if that has changed. */
 void ffv_incoming_report(struct ffv_pair *pair);
 /* The proxy of the context of another host that owns `qpn`, made if need be; NULL if another host speaks for it. */
 struct ffv_proxy *ffv_proxy_for(struct ffv_router *router, struct ffv_link_channel *channel, const uint8_t gid[16],
 				uint32_t qpn);
+
+/* The pair that a request is for, NULL if that is not open (any more). */
+struct ffv_pair *ffv_incoming_pair(const struct ffv_link_channel *channel, const struct ffv_frame *frame);
+static inline struct ffv_entry *ffv_incoming_entry(struct ffv_incoming *in, uint32_t count)
+{
+	return &in->window->entries[count % FFV_WINDOW];
+}
+
+/* ---- large.c: what of it comes in pieces; false = the frame breaks a rule ---- */
+/* Hooks, [lock] held. */
+int ffv_incoming_bytes(struct ffv_pair *pair, uint64_t position, uint32_t from, struct ffv_list *out);
+void ffv_incoming_more(struct ffv_pair *pair, uint64_t position, uint32_t from);
+/* Hook, without it. */
+uint32_t ffv_incoming_fetch(struct ffv_proxy *proxy, uint32_t qpn, uint64_t position, uint32_t from, const struct iovec *to,
+			    int count);
+/* A DATA with its payload; one whose payload is received piece by piece, of which this takes what is there. */
+bool ffv_incoming_data(struct ffv_link_channel *channel, const struct ffv_frame *frame, const uint8_t *payload);
+bool ffv_incoming_body(struct ffv_link_channel *channel, const struct ffv_frame *frame);
+void ffv_incoming_credit(struct ffv_pair *pair);
+void ffv_incoming_free_chunks_locked(struct ffv_incoming *in);
 
 /* ---- answers.c ---- */
 struct ffv_frame ffv_answer_to(const struct ffv_pair *pair, const struct ffv_frame *request, uint8_t kind, uint8_t status);

@@ -26,8 +26,17 @@ ssize_t ffv_stream_socket_send(int socket, const struct iovec *parts, int count)
 
 ssize_t ffv_stream_socket_receive(int socket, void *bytes, size_t capacity)
 {
+	struct iovec part = { bytes, capacity };
+
+	return ffv_stream_socket_receive_parts(socket, &part, 1);
+}
+
+ssize_t ffv_stream_socket_receive_parts(int socket, const struct iovec *parts, int count)
+{
+	struct msghdr message = { .msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)count };
+
 	for (;;) {
-		ssize_t n = recv(socket, bytes, capacity, MSG_DONTWAIT);
+		ssize_t n = recvmsg(socket, &message, MSG_DONTWAIT);
 		if (n > 0)
 			return n;
 		if (n == 0)

@@ -14,5 +14,7 @@ ssize_t ffv_stream_socket_send(int socket, const struct iovec *parts, int count)
 
 /* Some of what came. How many bytes, 0 = nothing there now, -EPIPE = the other end has closed, -errno. */
 ssize_t ffv_stream_socket_receive(int socket, void *bytes, size_t capacity);
+/* -EFAULT: nothing was received, for there is no memory at the first part. */
+ssize_t ffv_stream_socket_receive_parts(int socket, const struct iovec *parts, int count);
 
 #endif

@@ -56,6 +56,11 @@ static ssize_t tcp_receive(struct ffv_wire_link *link, void *bytes, size_t capac
 	return ffv_stream_socket_receive(link->socket, bytes, capacity);
 }
 
+static ssize_t tcp_receive_parts(struct ffv_wire_link *link, const struct iovec *parts, int count)
+{
+	return ffv_stream_socket_receive_parts(link->socket, parts, count);
+}
+
 static void tcp_describe(struct ffv_wire_link *link, char *text, size_t capacity)
 {
 	(void)link;
@@ -64,5 +69,6 @@ static void tcp_describe(struct ffv_wire_link *link, char *text, size_t capacity
 
 const struct ffv_transport ffv_transport_tcp = {
 	.name = "tcp", .silent_ns = 1000000000ull, .open = tcp_open, .close = tcp_close,
-	.descriptor = tcp_descriptor, .send = tcp_send, .receive = tcp_receive, .describe = tcp_describe,
+	.descriptor = tcp_descriptor, .send = tcp_send, .receive = tcp_receive,
+	.receive_parts = tcp_receive_parts, .describe = tcp_describe,
 };

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #include <ffverbs/ffv_router.h>
 
@@ -42,6 +43,8 @@ struct ffv_transport {
 	/* Some of what came, in the order in which it was sent. How many, 0 = nothing there now, -EPIPE = the other end has
 	 * closed, -errno = the link is lost. */
 	ssize_t (*receive)(struct ffv_wire_link *link, void *bytes, size_t capacity);
+	/* The same into several places. -EFAULT: there is no memory there, and nothing was received. NULL: it cannot. */
+	ssize_t (*receive_parts)(struct ffv_wire_link *link, const struct iovec *parts, int count);
 	/* One line for people: what carries this link, and why, ended by NUL within `capacity` bytes. From any thread, but
 	 * never while the link is closed. */
 	void (*describe)(struct ffv_wire_link *link, char *text, size_t capacity);

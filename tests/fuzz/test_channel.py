@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 _ROOT = Path(__file__).parents[2]
-_SOURCES = ("tests/fuzz/channel.c", "native/wire/channel.c", "native/wire/frame.c", "native/base/error.c")
+_SOURCES = (
+    "tests/fuzz/channel.c",
+    "native/wire/body.c",
+    "native/wire/channel.c",
+    "native/wire/frame.c",
+    "native/base/error.c",
+)
 _SECONDS = 8
 _PIECE = 1 + 127 * 3
 
@@ -35,7 +41,9 @@ def _corpus(folder: Path) -> None:
         messages.append(_frame(2, position, b"x" * (40 * n), 2))
         position += len(messages[-1])
     seen = [_frame(48, 0, operand=64, flags=1), _frame(48, 0, flags=4), _frame(48, 0, flags=2)]
-    for name, frames in (("messages", messages), ("seen", seen + messages), ("bye", [*messages, _frame(49, 0)])):
+    data = [_frame(4, 0, b"y" * 5000), _frame(4, 5064, b"z" * 4097), _frame(18, 9232, b"q" * 4096)]
+    streams = {"messages": messages, "data": data, "seen": seen + messages, "bye": [*messages, _frame(49, 0)]}
+    for name, frames in streams.items():
         (folder / name).write_bytes(_input(frames))
 
 
@@ -53,7 +61,7 @@ def test_whatever_another_router_sends_is_taken_apart(tmp_path: Path) -> None:
     assert built.returncode == 0, built.stderr
     _corpus(tmp_path / "corpus")
     done = subprocess.run(
-        [program, f"-max_total_time={_SECONDS}", "-max_len=4096", "-rss_limit_mb=1024", str(tmp_path / "corpus")],
+        [program, f"-max_total_time={_SECONDS}", "-max_len=16384", "-rss_limit_mb=1024", str(tmp_path / "corpus")],
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]

@@ -36,6 +36,7 @@ struct ffv_router_event {
 struct ffv_router_counters {
 	uint64_t frames_sent, frames_received;
 	uint64_t bytes_sent, bytes_received;
+	uint64_t bytes_placed;      /* of bytes_received: read straight into the memory of containers */
 	uint64_t datagrams_dropped;
 	uint32_t channels, proxies, pairs;
 	uint32_t under_way;         /* work requests of reliable and unreliable connections that are not done, both ways */

@@ -116,6 +116,74 @@ static void test_large_sends(void)
 	hosts_disconnect();
 }
 
+static uint64_t placed(int host)
+{
+	struct ffv_router_counters counters;
+
+	CHECK_OK(ffv_router_query(hosts[host].router, &counters));
+	return counters.bytes_placed;
+}
+
+/* Large payload is received into the memory of the container, nearly all of it; but for transports that cannot. */
+static void test_placed(void)
+{
+	bool straight = !getenv("FFV_TEST_TRANSPORT");
+	uint32_t length = 4u << 20;
+	uint64_t before[2] = { placed(0), placed(1) };
+
+	hosts_connect(FFV_QPT_RC);
+	hosts_fill(&hosts[0], 0, length, 11);
+	hosts_post(FFV_WR_RDMA_WRITE, 1, 0, length, 1001, 0);
+	poll_status(hosts[0].side.cq, FFV_WC_SUCCESS);
+	hosts_check_same(0, 1001, length);
+	hosts_fill(&hosts[1], 0, length, 12);
+	hosts_post(FFV_WR_RDMA_READ, 2, 999, length, 0, 0);
+	poll_status(hosts[0].side.cq, FFV_WC_SUCCESS);
+	hosts_check_same(999, 0, length);
+	hosts_disconnect();
+	for (int i = 0; i < 2; i++) {
+		uint64_t deadline_ns = ffv_clock_ns() + PAIR_HANG_NS;
+		while (straight && placed(i) - before[i] < length / 4 * 3ull) {
+			CHECK(ffv_clock_ns() < deadline_ns);
+			sched_yield();
+		}
+		CHECK(placed(i) - before[i] <= length);
+		CHECK(straight || placed(i) == before[i]);
+	}
+}
+
+/* Once deregistering has returned nothing is written any more, however far the message has come. */
+static void test_deregister_meanwhile(void)
+{
+	const uint32_t length = 2u << 20;
+	uint8_t *memory = aligned_alloc(4096, length);
+
+	CHECK(memory);
+	for (unsigned n = 0; n < 12; n++) {
+		struct ffv_mr *mr;
+		struct ffv_sge sge;
+		memset(memory, 0, length);
+		CHECK_OK(ffv_reg_mr(hosts[1].side.pd, memory, length, (uintptr_t)memory, PAIR_ACCESS, &mr));
+		hosts_connect(FFV_QPT_RC);
+		struct ffv_send_wr wr = send_wr(n, FFV_WR_RDMA_WRITE, &sge, hosts[0].mr, 0, length);
+		memset(hosts[0].mr->addr, 1, length);
+		wr.wr.rdma.remote_addr = (uintptr_t)memory;
+		wr.wr.rdma.rkey = mr->rkey;
+		CHECK_OK(ffv_post_send(hosts[0].qp, &wr, NULL));
+		volatile uint8_t *at = memory + length / 16 * n; /* that far it has come at least */
+		for (uint64_t deadline_ns = ffv_clock_ns() + PAIR_HANG_NS; !*at; sched_yield())
+			CHECK(ffv_clock_ns() < deadline_ns);
+		CHECK_OK(ffv_dereg_mr(mr));
+		memset(memory, 2, length);
+		struct ffv_wc wc = poll_one(hosts[0].side.cq);
+		CHECK(wc.status == FFV_WC_SUCCESS || wc.status == FFV_WC_REM_ACCESS_ERR);
+		for (uint32_t i = 0; i < length; i++)
+			CHECK_EQ(memory[i], 2);
+		hosts_disconnect();
+	}
+	free(memory);
+}
+
 static void test_atomics(void)
 {
 	uint64_t *mine, *theirs;
@@ -320,6 +388,8 @@ int main(void)
 	test_rdma();
 	test_many_reads();
 	test_large_sends();
+	test_placed();
+	test_deregister_meanwhile();
 	test_atomics();
 	test_errors();
 	test_local_error();

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What comes in pieces: the payload of a LARGE, called for by CREDIT as the executor delivers it. It is received straight
+ * to where it belongs: the executor, run when some of it has come, asks for it (`fetch`) once it has checked where that is,
+ * and holds what it checked until the bytes are there. Where that is not reached from here, or another thread executes,
+ * the bytes wait in chunks. Runs on the loop's thread, but for the hooks.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "wire/router.h"
+
+/* The payload that the loop's thread has just found, while it has the executor run. */
+struct coming { const struct ffv_pair *pair; struct ffv_channel *io; bool asked, faulted; uint32_t taken; };
+
+static _Thread_local struct coming *coming;
+
+static void lock(struct ffv_pair *pair)
+{
+	pthread_mutex_lock(&pair->proxy->router->lock);
+}
+
+static void unlock(struct ffv_pair *pair)
+{
+	pthread_mutex_unlock(&pair->proxy->router->lock);
+}
+
+void ffv_incoming_free_chunks_locked(struct ffv_incoming *in)
+{
+	while (in->chunks) {
+		struct ffv_chunk *chunk = in->chunks;
+		in->chunks = chunk->next;
+		free(chunk);
+	}
+	in->last_chunk = &in->chunks;
+	in->granted = in->arrived = 0;
+}
+
+/* ---- hooks ------------------------------------------------------------------------------------------------------------------ */
+
+static int stream_bytes(const struct ffv_incoming *in, uint32_t from, struct ffv_list *out)
+{
+	for (const struct ffv_chunk *chunk = in->chunks; chunk && out->num_segments < FFV_MAX_SGE; chunk = chunk->next) {
+		if (chunk->offset + chunk->length <= from)
+			continue;
+		uint32_t skip = chunk->offset < from ? from - chunk->offset : 0;
+		out->segment[out->num_segments++] = (struct ffv_segment){ .va = (uintptr_t)chunk->bytes + skip,
+									  .length_bytes = chunk->length - skip };
+		out->length_bytes += chunk->length - skip;
+	}
+	return FFV_BYTES_SOME;
+}
+
+int ffv_incoming_bytes(struct ffv_pair *pair, uint64_t position, uint32_t from, struct ffv_list *out)
+{
+	if (!pair->in.window)
+		return FFV_BYTES_NONE;
+	const struct ffv_posted *posted = &pair->in.window->posted[position % FFV_WINDOW];
+	if (pair->type != FFV_QPT_UD && ffv_incoming_entry(&pair->in, posted->entry)->frame.kind == FFV_FRAME_LARGE)
+		return posted->entry == pair->in.first ? stream_bytes(&pair->in, from, out) : FFV_BYTES_SOME;
+	if (posted->length) {
+		if (!posted->bytes)
+			return FFV_BYTES_NONE;
+		out->segment[0] = (struct ffv_segment){ .va = (uintptr_t)posted->bytes, .length_bytes = posted->length };
+		out->num_segments = 1;
+		out->length_bytes = posted->length;
+	}
+	return FFV_BYTES_ALL;
+}
+
+void ffv_incoming_more(struct ffv_pair *pair, uint64_t position, uint32_t from)
+{
+	struct ffv_incoming *in = &pair->in;
+
+	if (!in->window)
+		return;
+	in->more_entry = in->window->posted[position % FFV_WINDOW].entry;
+	while (in->more_entry == in->first && in->chunks && in->chunks->offset + in->chunks->length <= from) {
+		struct ffv_chunk *chunk = in->chunks;
+		in->chunks = chunk->next;
+		if (!in->chunks)
+			in->last_chunk = &in->chunks;
+		free(chunk);
+	}
+	in->wants_more = true;
+	in->more_from = from;
+}
+
+uint32_t ffv_incoming_fetch(struct ffv_proxy *proxy, uint32_t qpn, uint64_t position, uint32_t from, const struct iovec *to,
+			    int count)
+{
+	struct coming *now = coming; /* NULL: not the loop's thread, to which the pairs belong */
+
+	if (!now || now->faulted || now->pair != proxy->pairs[qpn % FFV_QPN_BLOCK])
+		return 0;
+	struct ffv_pair *pair = proxy->pairs[qpn % FFV_QPN_BLOCK];
+	struct ffv_incoming *in = &pair->in;
+	if (!in->window || in->window->posted[position % FFV_WINDOW].entry != in->first || in->chunks || from != in->arrived)
+		return 0;
+	now->asked = true;
+	ssize_t n = ffv_channel_body_receive(now->io, to, count);
+	now->faulted = n == -EFAULT;
+	if (n < 0 && n != -EFAULT)
+		now->io->error = (int)n;
+	if (n <= 0)
+		return 0;
+	now->taken += (uint32_t)n;
+	lock(pair);
+	in->arrived += (uint32_t)n;
+	unlock(pair);
+	return (uint32_t)n;
+}
+
+/* ---- pieces ---------------------------------------------------------------------------------------------------------------- */
+
+void ffv_incoming_credit(struct ffv_pair *pair)
+{
+	struct ffv_link_channel *channel = ffv_router_channel(pair->proxy->router, pair->proxy->channel);
+	struct ffv_incoming *in = &pair->in;
+
+	if (in->first == in->end)
+		return;
+	struct ffv_entry *entry = ffv_incoming_entry(in, in->first);
+	lock(pair);
+	bool wanted = in->wants_more && in->open && in->more_entry == in->first && entry->frame.kind == FFV_FRAME_LARGE;
+	uint32_t from = in->more_from;
+	bool there = wanted && in->arrived > from;
+	in->wants_more &= !wanted;
+	unlock(pair);
+	if (!wanted || !channel)
+		return;
+	uint64_t upto = (uint64_t)from + FFV_STREAM_WINDOW;
+	if (upto > entry->frame.length_bytes)
+		upto = entry->frame.length_bytes;
+	if (upto > in->granted && in->granted - from <= FFV_STREAM_WINDOW / 2) {
+		struct ffv_frame frame = ffv_answer_to(pair, &entry->frame, FFV_FRAME_CREDIT, 0);
+		frame.address = upto;
+		frame.length_bytes = entry->frame.length_bytes;
+		in->granted = (uint32_t)upto;
+		ffv_answer_now(channel, &frame);
+	}
+	if (there)
+		ffv_qp_run(pair->qp);
+}
+
+/* The bytes wait until the executor comes for them. */
+static void keep(struct ffv_pair *pair, const uint8_t *bytes, uint32_t length)
+{
+	struct ffv_chunk *chunk = malloc(sizeof *chunk + length);
+	struct ffv_incoming *in = &pair->in;
+
+	if (!chunk) {
+		ffv_incoming_close(pair, FFV_WC_RETRY_EXC_ERR);
+		return;
+	}
+	chunk->next = NULL;
+	chunk->offset = in->arrived;
+	chunk->length = length;
+	memcpy(chunk->bytes, bytes, length);
+	lock(pair);
+	*in->last_chunk = chunk;
+	in->last_chunk = &chunk->next;
+	in->arrived += length;
+	unlock(pair);
+	ffv_qp_run(pair->qp);
+}
+
+/* Whether the next bytes of a DATA are, from `offset` of it on, those that are welcome. */
+static bool is_welcome(const struct ffv_incoming *in, const struct ffv_frame *frame, uint32_t offset)
+{
+	const struct ffv_entry *entry = in->first == in->end ? NULL : &in->window->entries[in->first % FFV_WINDOW];
+
+	return entry && entry->frame.kind == FFV_FRAME_LARGE && frame->position == entry->frame.position &&
+	       frame->address + offset == in->arrived && frame->payload_bytes - offset <= in->granted - in->arrived;
+}
+
+bool ffv_incoming_data(struct ffv_link_channel *channel, const struct ffv_frame *frame, const uint8_t *payload)
+{
+	struct ffv_pair *pair = ffv_incoming_pair(channel, frame);
+
+	if (!pair)
+		return true;
+	if (!is_welcome(&pair->in, frame, 0))
+		return false;
+	keep(pair, payload, frame->payload_bytes);
+	return true;
+}
+
+bool ffv_incoming_body(struct ffv_link_channel *channel, const struct ffv_frame *frame)
+{
+	struct ffv_pair *pair = ffv_incoming_pair(channel, frame);
+	struct coming now = { .pair = pair, .io = &channel->io };
+	uint32_t length;
+
+	if (pair) {
+		if (!is_welcome(&pair->in, frame, ffv_channel_body_offset(&channel->io)))
+			return false;
+		coming = &now;
+		ffv_qp_run(pair->qp);
+		coming = NULL;
+		if (now.taken || (now.asked && !now.faulted))
+			return true;
+	}
+	const uint8_t *bytes = ffv_channel_body_fetch(&channel->io, &length);
+	ffv_channel_body_take(&channel->io, length);
+	if (pair && length)
+		keep(pair, bytes, length);
+	return true;
+}
