@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -80,8 +81,8 @@ def compiled(name: str, *flags: str, inputs: Sequence[Path] = ()) -> str:
 
     `flags` come after the source, so libraries may be among them; `inputs` are files they name.
     """
-    compiler = os.environ.get("CC") or shutil.which("cc")
-    if compiler is None:
+    compiler = shlex.split(os.environ.get("CC", "")) or list(filter(None, [shutil.which("cc")]))
+    if not compiler:
         raise NotMeasuredError("no C compiler: install gcc or set CC")
     digest = hashlib.sha256(repr((compiler, CFLAGS, flags)).encode())
     for source in (HERE / f"{name}.c", *sorted(HERE.glob("*.h")), *inputs):
@@ -90,7 +91,7 @@ def compiled(name: str, *flags: str, inputs: Sequence[Path] = ()) -> str:
     if not program.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         unfinished = program.with_suffix(f".{os.getpid()}")
-        run([compiler, *CFLAGS, "-o", str(unfinished), str(HERE / f"{name}.c"), *flags], timeout_s=120)
+        run([*compiler, *CFLAGS, "-o", str(unfinished), str(HERE / f"{name}.c"), *flags], timeout_s=120)
         unfinished.replace(program)
     return str(program)
 

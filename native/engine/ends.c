@@ -144,6 +144,19 @@ void ffv_run_end_drained(struct run *run, const struct ffv_wqe_shm *wqe, enum ve
 	ffv_run_attention_qp(run, run->req);
 }
 
+void ffv_run_wait_until(struct run *run, uint32_t reason, uint64_t deadline_ns)
+{
+	struct ffv_qp_shm *qp = run->req->shm;
+
+	ffv_store_relaxed(&qp->deadline_ns, deadline_ns);
+	/* [timer] Dekker with the owner's service thread, which says when it will look, then looks at this once more. A
+	 * queue that waits for one receive after the other would else wake it for every message. */
+	ffv_store_seq_cst(&qp->blocked, reason);
+	uint64_t timer_ns = ffv_load_seq_cst(&qp->timer_ns);
+	if (!timer_ns || timer_ns > deadline_ns)
+		ffv_run_attention_qp(run, run->req);
+}
+
 /* Sets the timer of a work request that waits, or ends it when its patience is over. */
 static enum verdict wait_or_give_up(struct run *run, uint32_t reason, uint8_t *left, uint8_t allowed, uint64_t interval_ns,
 				    bool forever, enum verdict give_up)
@@ -164,10 +177,8 @@ static enum verdict wait_or_give_up(struct run *run, uint32_t reason, uint8_t *l
 		return give_up;
 	if (!forever)
 		--*left;
-	ffv_store_relaxed(&qp->deadline_ns, forever && reason == FFV_BLOCKED_PEER && !interval_ns ? UINT64_MAX
+	ffv_run_wait_until(run, reason, forever && reason == FFV_BLOCKED_PEER && !interval_ns ? UINT64_MAX
 											  : now + interval_ns);
-	ffv_store_relaxed(&qp->blocked, reason);
-	ffv_run_attention_qp(run, run->req);
 	return HOLD;
 }
 

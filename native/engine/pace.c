@@ -21,9 +21,7 @@ bool ffv_run_may_begin(struct run *run)
 
 	if (qp->progress_bytes || qp->staged_bytes || pace_ns <= ffv_clock_ns())
 		return true;
-	ffv_store_relaxed(&qp->deadline_ns, pace_ns);
-	ffv_store_relaxed(&qp->blocked, FFV_BLOCKED_PACED);
-	ffv_run_attention_qp(run, run->req);
+	ffv_run_wait_until(run, FFV_BLOCKED_PACED, pace_ns);
 	return false;
 }
 

@@ -252,6 +252,8 @@ void ffv_run_flush_taken(struct run *run, const struct ffv_qp_ref *to);
 void ffv_run_end(struct run *run, const struct ffv_wqe_shm *wqe, enum verdict verdict);
 /* The one that a queue in SQD still had to end: it is drained then. */
 void ffv_run_end_drained(struct run *run, const struct ffv_wqe_shm *wqe, enum verdict verdict);
+/* The queue is blocked, and its owner looks at it again when that time has come. */
+void ffv_run_wait_until(struct run *run, uint32_t reason, uint64_t deadline_ns);
 /* What becomes of a work request that cannot end now: OK, HOLD, NO_RECEIVE (look again), or a verdict that ends it. */
 enum verdict ffv_run_stand_still(struct run *run, enum verdict verdict);
 

@@ -328,6 +328,26 @@ static uint64_t try_again(struct ffv_context *ctx, struct ffv_qp *qp, uint64_t n
 	return next_ns > now_ns ? next_ns : now_ns + RETRY_NS;
 }
 
+/* The same, and who blocks the queue meanwhile is told when that is. */
+static uint64_t try_and_tell(struct ffv_context *ctx, struct ffv_qp *qp, uint64_t now_ns)
+{
+	struct ffv_qp_shm *shm = qp->ref.shm;
+
+	if (ctx->proxy) /* which is to hear of every try: it reports them to the other host */
+		return try_again(ctx, qp, now_ns);
+	for (;;) {
+		uint64_t seen_ns = ffv_load_relaxed(&shm->deadline_ns), due_ns = try_again(ctx, qp, now_ns);
+		/* [timer] as in ffv_run_wait_until: it sees when we look, or we see that it waits. */
+		ffv_store_seq_cst(&shm->timer_ns, due_ns);
+		if (!has_timer(ffv_load_seq_cst(&shm->blocked)))
+			return due_ns;
+		uint64_t deadline_ns = ffv_load_relaxed(&shm->deadline_ns);
+		if (due_ns && (due_ns <= deadline_ns || deadline_ns == seen_ns))
+			return due_ns;
+		now_ns = ffv_clock_ns();
+	}
+}
+
 static void retry_flushes(struct ffv_context *ctx)
 {
 	ctx->retry_flush = false;
@@ -356,7 +376,7 @@ uint64_t ffv_attend_timer(void *arg, uint64_t now_ns)
 	pthread_mutex_lock(&ctx->service);
 	for (struct ffv_qp **at = &ctx->waiting; !ctx->closing && *at;) {
 		struct ffv_qp *qp = *at;
-		uint64_t due_ns = try_again(ctx, qp, now_ns);
+		uint64_t due_ns = try_and_tell(ctx, qp, now_ns);
 		if (!due_ns) {
 			*at = qp->timer_next;
 			qp->on_timer = false;

@@ -244,6 +244,8 @@ struct ffv_srq {
 	uint32_t id;
 	uint32_t shm_line;
 	uint32_t users;               /* context.lock */
+	_Atomic(struct ffv_qp *) first_user; /* the newest of its queue pairs; [srq-users] */
+	struct ffv_qp *turn;          /* service: who is served next of those that wait; NULL = the first */
 	uint32_t async_outstanding;   /* async lock */
 };
 
@@ -270,6 +272,8 @@ struct ffv_qp {
 	uint64_t *sq_wr_id;
 	struct ffv_rq own_rq;
 	struct ffv_srq *srq;
+	struct ffv_qp *srq_next;      /* service or context.lock, [srq-users] */
+	struct ffv_qp *srq_previous;  /* context.lock */
 	struct ffv_pd *pd;            /* NULL: XRC_RECV */
 	struct ffv_xrcd *xrcd;        /* XRC_RECV */
 	struct ffv_cq *send_cq;       /* NULL: XRC_RECV */

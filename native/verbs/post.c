@@ -53,8 +53,7 @@ int ffv_qp_serve_peer(struct ffv_qp *qp)
 	return rc;
 }
 
-/* A thread without a number cannot execute: the service thread does it. */
-static void serve_or_ask(struct ffv_qp *qp)
+void ffv_qp_serve_or_ask(struct ffv_qp *qp)
 {
 	if (ffv_unlikely(ffv_qp_serve_peer(qp)))
 		ffv_context_attention(qp->ctx, &qp->ctx->view, FFV_ATTENTION_QP + qp->ref.qpn % FFV_MAX_QP);
@@ -65,24 +64,7 @@ static void serve_waiter(struct ffv_qp *qp)
 {
 	/* [rq-wait] cleared before the queues are looked at: who waits again after this sets it again. */
 	ffv_store_seq_cst(&qp->own_rq.ref.shm->waiter, 0u);
-	serve_or_ask(qp);
-}
-
-/* The same for a shared queue. */
-static void serve_waiters(struct ffv_srq *srq)
-{
-	struct ffv_context *ctx = srq->ctx;
-
-	ffv_store_seq_cst(&srq->rq.ref.shm->waiter, 0u); /* [rq-wait] as above */
-	pthread_mutex_lock(&ctx->service);
-	if (srq->type == FFV_SRQT_XRC)
-		ffv_xrc_serve(ctx, srq);
-	for (uint32_t i = 0; srq->type != FFV_SRQT_XRC && i < FFV_MAX_QP; i++) {
-		struct ffv_qp *user = ffv_context_qp(ctx, i);
-		if (user && user->srq == srq)
-			serve_or_ask(user);
-	}
-	pthread_mutex_unlock(&ctx->service);
+	ffv_qp_serve_or_ask(qp);
 }
 
 /* ---- writing a send work request ------------------------------------------------------------------------------------------ */
@@ -370,6 +352,6 @@ int ffv_post_srq_recv(struct ffv_srq *srq, struct ffv_recv_wr *wr, struct ffv_re
 	}
 	int rc = ffv_rq_post(&srq->rq, wr, bad_wr, &waiter);
 	if (ffv_unlikely(waiter))
-		serve_waiters(srq);
+		ffv_srq_serve_waiters(srq);
 	return rc;
 }

@@ -155,6 +155,7 @@ static void init_shm(struct ffv_qp *qp)
 	ffv_store_relaxed(&shm->exec_lock, 0u);
 	ffv_store_relaxed(&shm->sq_exec, 0u);
 	ffv_store_relaxed(&shm->deadline_ns, UINT64_MAX);
+	ffv_store_relaxed(&shm->timer_ns, 0u);
 	ffv_store_relaxed(&shm->blocked, FFV_BLOCKED_NOT);
 	shm->blocked_first = 0;
 	shm->rq_taken = shm->tag_taken = shm->tag_counted = FFV_TAKEN_NOT;
@@ -307,6 +308,8 @@ static int create(struct ffv_context *ctx, struct ffv_pd *pd, struct ffv_xrcd *x
 	qp->attr.port_num = 1;
 	count_users(qp, 1);
 	publish_qp(qp);
+	if (qp->srq)
+		ffv_srq_add_user(qp->srq, qp);
 	*out = qp;
 	return 0;
 }
@@ -473,6 +476,8 @@ static void unlist(struct ffv_context *ctx, struct ffv_qp *qp)
 	leave_timer(ctx, qp);
 	pthread_mutex_lock(&ctx->lock);
 	ctx->qp_used[qp->ref.qpn % FFV_QPN_BLOCK] = 0;
+	if (qp->srq)
+		ffv_srq_remove_user(qp->srq, qp);
 	pthread_mutex_unlock(&ctx->lock);
 }
 

@@ -33,6 +33,8 @@ int ffv_qp_run(struct ffv_qp *qp);
 void ffv_qp_give_back_taken(struct ffv_qp *qp);
 /* Executes the send queue of the QP's peer, as its responder. */
 int ffv_qp_serve_peer(struct ffv_qp *qp);
+/* The same, or the service thread does it: a thread without a number cannot execute. */
+void ffv_qp_serve_or_ask(struct ffv_qp *qp);
 /* UD: executes the datagram queues of peers that wait for this process. */
 void ffv_qp_serve_datagrams(struct ffv_context *ctx);
 

@@ -23,4 +23,10 @@ int ffv_rq_post(struct ffv_rq *rq, struct ffv_recv_wr *wr, struct ffv_recv_wr **
 /* Empties the queue without completions (modify to RESET). Takers must have been shut out. */
 void ffv_rq_reset(struct ffv_rq *rq);
 
+/* A queue pair receives from the shared queue, and no longer does (context and service lock held). */
+void ffv_srq_add_user(struct ffv_srq *srq, struct ffv_qp *qp);
+void ffv_srq_remove_user(struct ffv_srq *srq, struct ffv_qp *qp);
+/* A receive was posted, and a sender waits for one. */
+void ffv_srq_serve_waiters(struct ffv_srq *srq);
+
 #endif

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "verbs/allocator.h"
 #include "verbs/cq.h"
+#include "verbs/qp.h"
 #include "verbs/rq.h"
 #include "verbs/tags.h"
 #include "verbs/xrcd.h"
@@ -213,6 +214,77 @@ int ffv_query_srq(struct ffv_srq *srq, struct ffv_srq_attr *attr)
 				       .srq_limit = ffv_load_acquire(&srq->shm->rq.limit) };
 	return 0;
 }
+
+/* ---- who waits ----------------------------------------------------------------------------------------------------
+ *
+ * [srq-users] The list of queue pairs grows at its front, under the context's lock; it only loses one under that and the
+ * service lock, so that holding the latter is enough to go through it. */
+
+void ffv_srq_add_user(struct ffv_srq *srq, struct ffv_qp *qp)
+{
+	pthread_mutex_lock(&srq->ctx->lock);
+	struct ffv_qp *first = ffv_load_relaxed(&srq->first_user);
+	qp->srq_next = first;
+	if (first)
+		first->srq_previous = qp;
+	ffv_store_release(&srq->first_user, qp);
+	pthread_mutex_unlock(&srq->ctx->lock);
+}
+
+void ffv_srq_remove_user(struct ffv_srq *srq, struct ffv_qp *qp)
+{
+	if (qp->srq_next)
+		qp->srq_next->srq_previous = qp->srq_previous;
+	if (qp->srq_previous)
+		qp->srq_previous->srq_next = qp->srq_next;
+	else
+		ffv_store_relaxed(&srq->first_user, qp->srq_next);
+	if (srq->turn == qp)
+		srq->turn = qp->srq_next;
+}
+
+/* True if there is nothing to take any more: then the next one to post is told, as whoever comes to wait would tell it. */
+static bool has_run_out(struct ffv_srq *srq)
+{
+	struct ffv_rq_shm *shm = srq->rq.ref.shm;
+
+	if (ffv_load_acquire(&shm->tail) > ffv_load_relaxed(&shm->head))
+		return false;
+	/* [rq-wait] as whoever waits: the mark, then a last look. */
+	ffv_store_seq_cst(&shm->waiter, 1u);
+	return ffv_load_seq_cst(&shm->tail) <= ffv_load_relaxed(&shm->head);
+}
+
+/* In turn, from the one after the one served last: one receive is for one of them, and asking all the others as well would
+ * make each message as dear as there are senders. Service lock held. */
+static void serve_in_turn(struct ffv_srq *srq)
+{
+	struct ffv_qp *last = srq->turn ? srq->turn : ffv_load_acquire(&srq->first_user), *user = last;
+
+	if (!user)
+		return;
+	do {
+		ffv_qp_serve_or_ask(user);
+		user = user->srq_next ? user->srq_next : ffv_load_acquire(&srq->first_user);
+		srq->turn = user;
+	} while (user != last && !has_run_out(srq));
+}
+
+void ffv_srq_serve_waiters(struct ffv_srq *srq)
+{
+	struct ffv_context *ctx = srq->ctx;
+
+	/* [rq-wait] cleared before the queues are looked at: who waits again after this sets it again. */
+	ffv_store_seq_cst(&srq->rq.ref.shm->waiter, 0u);
+	pthread_mutex_lock(&ctx->service);
+	if (srq->type == FFV_SRQT_XRC)
+		ffv_xrc_serve(ctx, srq);
+	else
+		serve_in_turn(srq);
+	pthread_mutex_unlock(&ctx->service);
+}
+
+/* ------------------------------------------------------------------------------------------------------------------ */
 
 uint32_t ffv_srq_num(struct ffv_srq *srq)
 {

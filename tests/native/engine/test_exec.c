@@ -211,6 +211,25 @@ static void test_receiver_not_ready(void)
 	teardown();
 }
 
+/* Its owner's service thread is told only if it would not look in time: else each message that waits would wake it. */
+static void test_the_owner_is_told_of_a_timer_once(void)
+{
+	setup(FFV_QPT_RC);
+	world_post(&req, FFV_WR_SEND, world_sge(data_a, 1, A_KEY));
+	ffv_store_relaxed(&qp_a->timer_ns, 1); /* it looks before the deadline */
+	ffv_exec_run(&env, &req, &resp);
+	CHECK_EQ(ffv_load_relaxed(&qp_a->blocked), FFV_BLOCKED_RNR);
+	CHECK_EQ(ffv_load_relaxed(&a.attentions), 0);
+	for (unsigned told = 1; told <= 2; told++) {
+		ffv_store_relaxed(&qp_a->deadline_ns, 0);
+		ffv_store_relaxed(&qp_a->timer_ns, told == 1 ? 0 : UINT64_MAX); /* never, too late */
+		ffv_exec_run(&env, &req, &resp);
+		CHECK_EQ(ffv_load_relaxed(&a.attentions), told);
+	}
+	check_nothing_completed();
+	teardown();
+}
+
 static void test_patience_ends(void)
 {
 	setup(FFV_QPT_RC);
@@ -384,6 +403,7 @@ int main(void)
 	test_write_read_atomics();
 	test_gather_scatter_and_empty_messages();
 	test_receiver_not_ready();
+	test_the_owner_is_told_of_a_timer_once();
 	test_patience_ends();
 	test_peer_unknown_or_not_ready();
 	test_unreliable_sender_is_not_told();
