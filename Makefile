@@ -63,6 +63,8 @@ build: build/plain/build.ninja  ## build the engine and put what was generated i
 		cmp -s $$module router/$${module##*/} || \
 			{ cp $$module router/.new_$${module##*/} && mv router/.new_$${module##*/} router/$${module##*/}; }; \
 	done
+	@cmp -s build/plain/native/libffv_sockets.so ffverbs/libffv_sockets.so || \
+		{ cp build/plain/native/libffv_sockets.so ffverbs/.new_sockets.so && mv ffverbs/.new_sockets.so ffverbs/libffv_sockets.so; }
 	@for stub in rpc_pb2.py rpc_pb2.pyi; do \
 		cmp -s build/plain/etcd_registry/$$stub etcd_registry/$$stub || \
 			{ cp build/plain/etcd_registry/$$stub etcd_registry/.new_$$stub && \

@@ -1,4 +1,4 @@
-"""The command line: `ffverbs devinfo`, `ffverbs status`, `ffverbs perf`.
+"""The command line: `ffverbs devinfo`, `ffverbs status`, `ffverbs perf`, `ffverbs sockets`.
 
 Results go to stdout, everything else to stderr. Exit status: 0, 1 when something failed, 2 for a wrong command line.
 """
@@ -248,6 +248,19 @@ def _show(report: dict[str, Any], samples: Any, as_json: bool) -> None:
     from ffverbs._perf_text import print_report  # noqa: PLC0415
 
     print_report(Console(), report, samples)
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("command", nargs=-1, required=True, metavar="PROGRAM [ARGS]...", type=click.UNPROCESSED)
+@_errors_are_told
+def sockets(command: tuple[str, ...]) -> None:
+    """Run a program with its TCP connections on verbs, where the peer has them on verbs too.
+
+    The program and what it starts are any that are linked dynamically. Everything else goes by TCP as ever.
+    """
+    from ffverbs import _sockets  # noqa: PLC0415
+
+    _sockets.run(command)
 
 
 if __name__ == "__main__":

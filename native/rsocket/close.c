@@ -21,7 +21,7 @@ static void send_fin(struct ffv_rs_socket *socket)
 	if (socket->fin_sent)
 		return;
 	socket->fin_sent = true;
-	ffv_rs_send_message(socket, FFV_RS_FIN); /* else the peer sees the connection end */
+	ffv_rs_send_message(socket, FFV_RS_FIN, 0); /* else the peer sees the connection end */
 }
 
 int ffv_shutdown(int fd, int how)
@@ -49,6 +49,8 @@ int ffv_shutdown(int fd, int how)
 		ffv_rs_kick(socket);
 	pthread_mutex_unlock(&socket->lock);
 	ffv_rs_drop_queue(queue);
+	if (socket->asks)
+		ffv_rs_drop_requests(socket, UINT64_MAX);
 	ffv_rs_put(socket);
 	return rc;
 }
@@ -59,8 +61,10 @@ static void say_end(struct ffv_rs_socket *socket)
 	const struct ffv_rs_stream *stream = &socket->stream;
 	bool unread = ffv_load_relaxed(&stream->arrived_bytes) != ffv_load_relaxed(&stream->read_bytes);
 
+	if (stream->marks_sent == 2)
+		return; /* the connection goes on elsewhere, and what was not read is another's to read */
 	if (unread || (socket->options.linger.l_onoff && !socket->options.linger.l_linger))
-		ffv_rs_send_message(socket, FFV_RS_RST);
+		ffv_rs_send_message(socket, FFV_RS_RST, 0);
 	else
 		send_fin(socket);
 }
@@ -99,6 +103,8 @@ void ffv_rs_close(struct ffv_rs_socket *socket)
 	ffv_rs_kick(socket);
 	pthread_mutex_unlock(&socket->lock);
 	ffv_rs_drop_queue(queue);
+	if (socket->asks)
+		ffv_rs_drop_requests(socket, UINT64_MAX);
 	if (!delivered && socket->options.linger.l_onoff && socket->options.linger.l_linger)
 		wait_delivered(socket, ffv_rs_deadline((uint64_t)socket->options.linger.l_linger * 1000000000u));
 	if (!delivered)

@@ -345,7 +345,8 @@ static void on_failure(struct ffv_rs_socket *socket, uint32_t type, int status)
 
 static void on_established(struct ffv_rs_socket *socket, const void *data, uint8_t length)
 {
-	if (!socket->listener && ffv_rs_stream_peer(socket, data, length)) {
+	/* Who accepted knows it from the request. */
+	if (!socket->stream.peer_ring_bytes && ffv_rs_stream_peer(socket, data, length)) {
 		ffv_cm_disconnect(socket->id);
 		on_failure(socket, FFV_CM_EVENT_REJECTED, 0);
 		return;

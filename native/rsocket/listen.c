@@ -11,7 +11,7 @@
 
 #define LEAST_BACKLOG 128u
 
-int ffv_listen(int fd, int backlog)
+static int listen_as(int fd, int backlog, bool asks)
 {
 	struct ffv_rs_socket *socket = ffv_rs_get(fd);
 	struct ffv_cm_channel *shared;
@@ -44,6 +44,7 @@ int ffv_listen(int fd, int backlog)
 			socket->own_channel = NULL;
 		}
 	}
+	socket->asks = asks; /* before the first request may come */
 	if (!rc)
 		rc = ffv_cm_listen(socket->id, 0);
 	if (!rc)
@@ -53,6 +54,16 @@ out:
 	pthread_mutex_unlock(&socket->lock);
 	ffv_rs_put(socket);
 	return rc;
+}
+
+int ffv_listen(int fd, int backlog)
+{
+	return listen_as(fd, backlog, false);
+}
+
+int ffv_listen_asked(int fd, int backlog)
+{
+	return listen_as(fd, backlog, true);
 }
 
 /* ---- requests (the thread of process.c) --------------------------------------------------------------------------------------- */
@@ -80,12 +91,13 @@ static struct ffv_rs_socket *make_child(struct ffv_rs_socket *listener, struct f
 }
 
 /* A connection that was not made: it leaves the listener's count. */
-static void leave_listener(struct ffv_rs_socket *child)
+void ffv_rs_leave_listener(struct ffv_rs_socket *child)
 {
 	struct ffv_rs_socket *listener = child->listener;
 
 	pthread_mutex_lock(&listener->lock);
 	listener->waiting--;
+	ffv_rs_forget_request(listener, child);
 	pthread_mutex_unlock(&listener->lock);
 	child->listener = NULL;
 	ffv_rs_put(listener);
@@ -102,6 +114,10 @@ void ffv_rs_on_request(struct ffv_rs_socket *listener, struct ffv_cm_id *id, con
 		ffv_cm_destroy_id(id);
 		return;
 	}
+	if (listener->asks) {
+		ffv_rs_queue_request(child, data, length);
+		return;
+	}
 	pthread_mutex_lock(&child->lock);
 	int rc = ffv_rs_stream_create(child, &hello);
 	if (!rc)
@@ -113,7 +129,7 @@ void ffv_rs_on_request(struct ffv_rs_socket *listener, struct ffv_cm_id *id, con
 	child->state = rc ? FFV_RS_FAILED : FFV_RS_CONNECTING;
 	pthread_mutex_unlock(&child->lock);
 	if (rc) {
-		leave_listener(child);
+		ffv_rs_leave_listener(child);
 		ffv_rs_put(child);
 	}
 }
@@ -123,7 +139,7 @@ void ffv_rs_on_child(struct ffv_rs_socket *child, bool stands)
 	struct ffv_rs_socket *listener = child->listener;
 
 	if (!stands) {
-		leave_listener(child);
+		ffv_rs_leave_listener(child);
 		ffv_rs_put(child);
 		return;
 	}
@@ -150,6 +166,8 @@ struct ffv_rs_socket *ffv_rs_take_queue(struct ffv_rs_socket *listener)
 {
 	struct ffv_rs_socket *first = listener->first;
 
+	if (listener->asks)
+		return NULL; /* ffv_rs_drop_requests */
 	listener->first = listener->last = NULL;
 	return first;
 }

@@ -36,7 +36,7 @@
 #define FFV_RS_SENDS 64u
 
 /* Immediate data: what came, and for data how much. */
-enum ffv_rs_message { FFV_RS_DATA = 0, FFV_RS_CREDIT = 1, FFV_RS_FIN = 2, FFV_RS_RST = 3 };
+enum ffv_rs_message { FFV_RS_DATA = 0, FFV_RS_CREDIT = 1, FFV_RS_FIN = 2, FFV_RS_RST = 3, FFV_RS_MARK = 4 };
 #define FFV_RS_IMM(kind, bytes) ((uint32_t)(kind) << 28 | (bytes))
 #define FFV_RS_IMM_KIND(imm) ((imm) >> 28)
 #define FFV_RS_IMM_BYTES(imm) ((imm) & 0x0fffffffu)
@@ -99,6 +99,8 @@ struct ffv_rs_stream {
 	uint64_t arrived_messages;
 	uint64_t credited_bytes;
 	uint64_t credited_messages;
+	uint32_t marks_sent, marks_arrived;
+	uint32_t marks[2];                 /* that arrived */
 	uint32_t recvs_missing;            /* to be posted again */
 };
 
@@ -136,6 +138,10 @@ struct ffv_rs_socket {
 	uint32_t waiting;
 	uint32_t backlog;
 	struct ffv_rs_socket *listener;    /* of a connection that is not established yet */
+	bool asks;                         /* connections are made when ffv_accept_from asks for them */
+	_Atomic uint32_t requests;         /* that nobody has asked for yet: in the queue of accept */
+	struct ffv_rs_hello hello;         /* of such a request */
+	uint64_t asked_until_ns;
 	uint64_t linger_until_ns;
 };
 
@@ -194,7 +200,7 @@ int ffv_rs_stream_peer(struct ffv_rs_socket *socket, const void *data, uint8_t l
 /* Takes what has completed. */
 void ffv_rs_progress(struct ffv_rs_socket *socket);
 /* A message without data: FIN or RST. */
-int ffv_rs_send_message(struct ffv_rs_socket *socket, enum ffv_rs_message kind);
+int ffv_rs_send_message(struct ffv_rs_socket *socket, enum ffv_rs_message kind, uint32_t value);
 void ffv_rs_give_credit(struct ffv_rs_socket *socket);
 /* Bytes that may be written now. */
 uint32_t ffv_rs_room(const struct ffv_rs_socket *socket);
@@ -224,6 +230,17 @@ void ffv_rs_drop_queue(struct ffv_rs_socket *first);
 /* Lock held: SO_ERROR, which is told once. */
 int ffv_rs_take_error(struct ffv_rs_socket *socket);
 uint64_t ffv_rs_deadline(uint64_t timeout_ns);
+
+/* ---- ask.c: listeners that ask ---------------------------------------------------------------------------------------------- */
+
+/* By the thread of process.c: the child waits to be asked for. */
+void ffv_rs_queue_request(struct ffv_rs_socket *child, const void *data, uint8_t length);
+/* Lock of the listener held: the child waits no longer. */
+void ffv_rs_forget_request(struct ffv_rs_socket *listener, struct ffv_rs_socket *child);
+/* Refuses those that may wait until then only. */
+void ffv_rs_drop_requests(struct ffv_rs_socket *listener, uint64_t until_ns);
+/* A connection that was not made, or is nobody's but its own: it leaves the listener's count. */
+void ffv_rs_leave_listener(struct ffv_rs_socket *child);
 
 /* ---- connect.c ------------------------------------------------------------------------------------------------------------- */
 

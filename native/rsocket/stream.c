@@ -211,9 +211,9 @@ static int post_message(struct ffv_rs_socket *socket, uint32_t imm, uint32_t fla
 	return socket->is_dead ? -EPIPE : post(socket, &wr, 1);
 }
 
-int ffv_rs_send_message(struct ffv_rs_socket *socket, enum ffv_rs_message kind)
+int ffv_rs_send_message(struct ffv_rs_socket *socket, enum ffv_rs_message kind, uint32_t value)
 {
-	return post_message(socket, FFV_RS_IMM(kind, 0), FFV_SEND_SIGNALED);
+	return post_message(socket, FFV_RS_IMM(kind, value), FFV_SEND_SIGNALED);
 }
 
 /* ---- credits ---------------------------------------------------------------------------------------------------------------- */
@@ -272,6 +272,18 @@ static bool on_data(struct ffv_rs_socket *socket, uint32_t bytes)
 	return true;
 }
 
+/* The second one is an end: what comes after it comes another way. */
+static bool on_mark(struct ffv_rs_socket *socket, uint32_t value)
+{
+	struct ffv_rs_stream *stream = &socket->stream;
+
+	if (stream->marks_arrived == 2 || socket->fin_arrived)
+		return false;
+	stream->marks[stream->marks_arrived++] = value;
+	socket->fin_arrived = stream->marks_arrived == 2;
+	return true;
+}
+
 /* False: the peer did what it may not. */
 static bool on_message(struct ffv_rs_socket *socket, uint32_t imm)
 {
@@ -289,6 +301,8 @@ static bool on_message(struct ffv_rs_socket *socket, uint32_t imm)
 		socket->error = ECONNRESET;
 		on_dead(socket);
 		return true;
+	case FFV_RS_MARK:
+		return on_mark(socket, FFV_RS_IMM_BYTES(imm));
 	default:
 		return false;
 	}
@@ -321,6 +335,7 @@ static void on_completion(struct ffv_rs_socket *socket, const struct ffv_wc *wc)
 	}
 	if (!(wc->wr_id & RECV_ID) && wc->wr_id > stream->completed) {
 		stream->completed = wc->wr_id;
+		ffv_fetch_add(&socket->changes, 1u); /* there may be room again */
 		stream->stage_completed = stream->stage_end[(wc->wr_id - 1) % FFV_RS_SENDS];
 	}
 }

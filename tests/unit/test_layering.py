@@ -19,6 +19,7 @@ MAY_INCLUDE: dict[str, set[str]] = {
     "rsocket": {"base"},  # verbs and the connection manager by the public header only
     "wire": {"base", "shm", "engine", "verbs"},  # the router uses verbs; verbs never wire (docs/decisions/0021)
     "perf": {"base"},
+    "preload": {"base"},  # sockets by the public header only
     "ffi": set(),
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.M)

@@ -32,8 +32,8 @@ def test_the_wheel_holds_the_whole_package(wheel: zipfile.ZipFile) -> None:
         if path.suffix in {".py", ".pyi", ".typed"}
     } - {"etcd_registry/generate_stubs.py"}
     extensions = {name for name in names if name.endswith(".so")}
-    assert {name.partition(".")[0] for name in extensions} == {"ffverbs/_ffv", "router/_wire"}
-    assert len(extensions) == 2
+    assert {name.partition(".")[0] for name in extensions} == {"ffverbs/_ffv", "ffverbs/libffv_sockets", "router/_wire"}
+    assert len(extensions) == 3
     assert "ffverbs/py.typed" in names
     assert "etcd_registry/rpc_pb2.py" in names
     assert names - extensions == sources

@@ -100,6 +100,24 @@ uint64_t ffv_socket_changes(int fd);
  * replaced: to be called before it is added to an epoll set or duplicated. Accepted sockets inherit it. */
 int ffv_socket_watch(int fd);
 
+/* ---- beside another connection ----------------------------------------------------------------------------------- */
+
+/* For a program that has a TCP connection with the same peer, and goes over to the stream and back.
+ *
+ * As ffv_listen, but a connection is made only when ffv_accept_from asks for it by the peer's address; who is not asked for
+ * within some seconds is refused. */
+int ffv_listen_asked(int fd, int backlog);
+/* Makes the connection with that peer: a number, non-blocking and close-on-exec, that is connecting. -ENOENT: the peer has not
+ * asked for one (yet). */
+int ffv_accept_from(int fd, const struct sockaddr *peer, uint32_t length);
+/* How many wait to be asked for. */
+int ffv_requests_waiting(int fd);
+/* Says something of 28 bits between the data before and the data after it. The second mark of a direction is its end, as
+ * shutdown's. */
+int ffv_socket_mark(int fd, uint32_t value);
+/* How many marks came, and what they said. The first may have come ahead of data that stands before it. */
+int ffv_socket_marks(int fd, uint32_t marks[2]);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What this library knows of a program's descriptors: which of them are TCP connections that may go, or go, by a stream of
+ * ffverbs, and which are listeners that such connections come from.
+ *
+ * A number is the kernel's TCP socket, always; names, options and the program's children have that. A connection that both
+ * ends want on verbs has a stream beside it. Each direction begins on TCP and goes over to the stream at a byte that its sender
+ * chooses and tells by the stream's first mark; it goes back to TCP, before a fork for example, at the second mark.
+ *
+ * The end that connected asks for the stream, under the address that its TCP socket has; the end that accepted finds the
+ * request by that address. Whoever does not speak this never asks, or has nobody who listens: that stays TCP.
+ *
+ * Threads: any. Locks: tx, rx (what is sent and received while a direction goes over), then lock (the rest).
+ */
+#ifndef FFV_PRELOAD_CONN_H
+#define FFV_PRELOAD_CONN_H
+
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include <ffverbs/ffv.h>
+
+#include "base/atomics.h"
+#include "preload/real.h"
+
+#define PRE_EXPORT __attribute__((visibility("default")))
+
+enum pre_kind { PRE_LISTENER, PRE_CONNECTS, PRE_ACCEPTED };
+enum pre_marks { PRE_MARKS_NONE, PRE_MARKS_BEGUN, PRE_MARKS_ENDED };
+
+struct pre_member;                     /* epoll.c */
+
+struct pre_conn {
+	_Atomic uint32_t refs;             /* numbers and calls; memory is used again, never given back */
+	struct pre_conn *next;             /* in the pool, or of all (table lock) */
+	uint32_t numbers;                  /* table lock */
+	pthread_mutex_t tx, rx, lock;
+	enum pre_kind kind;                /* from here on zero at first */
+	_Atomic bool is_plain;             /* TCP for good: nothing of it is translated */
+	_Atomic bool has_engine;
+	int engine;                        /* number of the stream, or of the listener */
+	int tcp;                           /* number of our own for the same TCP socket, when there is a stream */
+	bool was_asked;                    /* a connection: for its stream; a listener: to listen here as well */
+	struct pre_conn *listener;         /* where it came from, held */
+	struct sockaddr_in6 peer;          /* in the family of the program's socket */
+	uint64_t give_up_ns;
+	_Atomic uint64_t tcp_sent, tcp_got;
+	_Atomic bool tx_on_verbs, rx_on_verbs;
+	uint64_t tcp_until;                /* rx; how many bytes come by TCP before the stream's; UINT64_MAX: not known */
+	bool rx_is_back;                   /* rx; on TCP again, for good */
+	enum pre_marks marks_sent;         /* tx */
+	bool tx_shut;
+	bool has_left;                     /* fork.c */
+	bool is_lost;                      /* of a fork child: the parent's stream could not be given up */
+	struct pre_rest *rest, *copy;      /* of a fork child: what came by the parent's stream and was not read; and for the next one */
+	_Atomic uint32_t spins;            /* whether polling before sleeping pays (wait.c) */
+	struct pre_member *members;        /* epoll.c's lock */
+};
+
+/* ---- table.c ---------------------------------------------------------------------------------------------------------------- */
+
+/* NULL: the number is none of ours. Else to be given back. */
+struct pre_conn *pre_get(int fd);
+void pre_put(struct pre_conn *conn);
+/* With a number; NULL if there is no memory. The caller has a reference beside that of the number. */
+struct pre_conn *pre_new(int fd, enum pre_kind kind);
+void pre_add_number(int fd, struct pre_conn *conn);
+/* Before the kernel's number is closed, or means something else. */
+void pre_drop_number(int fd);
+/* The highest number that may be known, plus one. */
+int pre_end_of_numbers(void);
+/* For each connection, held meanwhile. */
+void pre_for_each(void (*function)(int fd, struct pre_conn *conn, void *argument), void *argument);
+bool pre_hold(struct pre_conn *conn);
+void pre_lock_table(void);
+void pre_unlock_table(void);
+
+/* ---- conn.c ------------------------------------------------------------------------------------------------------------------ */
+
+/* After the kernel's calls have succeeded, or a connection is being made. */
+void pre_connecting(int fd, const struct sockaddr *addr, socklen_t length);
+void pre_listening(int fd);
+void pre_accepted(int listener_fd, int fd);
+/* A process that will accept from it listens on verbs, too. */
+void pre_will_accept(struct pre_conn *listener, int fd);
+/* Takes the next step towards a stream, if there is one to take. True: the connection has a stream. */
+bool pre_advance(struct pre_conn *conn, int fd);
+/* tx held: lets what is sent from now on go by the stream, if it can. */
+bool pre_begin_sending(struct pre_conn *conn);
+/* rx held: looks whether what comes now comes by the stream, or no longer does. */
+void pre_look_at_marks(struct pre_conn *conn);
+/* tx held: what is sent from now on goes by TCP, for good. */
+void pre_end_sending(struct pre_conn *conn);
+/* If both directions are back on TCP, the stream is given up. No lock held. */
+void pre_retire(struct pre_conn *conn);
+/* No number any more. */
+void pre_end(struct pre_conn *conn);
+
+/* ---- fork.c -------------------------------------------------------------------------------------------------------------------- */
+
+/* Before the first stream or listener is used, when the engine has its own handlers of fork: those run inside of ours. */
+void pre_handle_forks(void);
+/* Looks after what the peer may ask of the connection while the program does not. */
+void pre_attend(struct pre_conn *conn);
+/* Reads what a fork left; 0: nothing is left. */
+long pre_read_rest(struct pre_conn *conn, const struct msghdr *msg, int flags);
+bool pre_has_rest(const struct pre_conn *conn);
+/* How many bytes of TCP come before it. */
+uint64_t pre_before_rest(const struct pre_conn *conn);
+
+/* ---- report.c ---------------------------------------------------------------------------------------------------------------- */
+
+enum pre_count { PRE_CONNECTIONS, PRE_SENDERS, PRE_RECEIVERS, PRE_COUNTS };
+void pre_count(enum pre_count what);
+void pre_forget_counts(void);
+
+/* ---- epoll.c ------------------------------------------------------------------------------------------------------------------ */
+
+/* A connection has got its stream: sets that it is in wait for that. */
+void pre_epoll_changed(struct pre_conn *conn);
+/* The sets know of its TCP socket again what the program said, and of nothing else. */
+void pre_epoll_restore(struct pre_conn *conn);
+void pre_epoll_forget(struct pre_conn *conn);
+/* The number is closed: if it was a set, so is what is known of it. */
+void pre_epoll_closed(int fd);
+void pre_epoll_lock(void);
+void pre_epoll_unlock(bool in_child);
+
+/* ---- wait.c -------------------------------------------------------------------------------------------------------------------- */
+
+/* What is true now of what is wanted (POLLIN ...), as far as the stream tells it. */
+int pre_stream_readiness(struct pre_conn *conn, int wanted);
+/* Which of the events the TCP socket tells. */
+int pre_tcp_events(const struct pre_conn *conn, int wanted);
+int pre_poll(struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask);
+/* Waits on one connection. 0, or -errno; -EAGAIN: the time of the option is over. */
+int pre_wait_for(struct pre_conn *conn, int fd, int events, int timeout_option);
+
+/* errno as libc's functions set it. */
+long pre_result(long rc);
+
+#endif
