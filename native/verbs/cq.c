@@ -471,6 +471,14 @@ static uint64_t first_unpublished(struct ffv_cq *cq, uint64_t end)
 	return p;
 }
 
+void ffv_cq_disarm(struct ffv_cq *cq)
+{
+	const uint64_t armed = FFV_CQ_ARMED | FFV_CQ_ARMED_SOLICITED;
+
+	if (ffv_load_relaxed(&cq->ref.shm->tail) & armed)
+		ffv_fetch_and(&cq->ref.shm->tail, ~armed);
+}
+
 int ffv_req_notify_cq(struct ffv_cq *cq, int solicited_only)
 {
 	int rc = ffv_context_check(cq ? cq->ctx : NULL);

@@ -178,6 +178,7 @@ static int post(struct ffv_pair *pair, struct ffv_entry *entry, uint32_t count, 
 	pair->in.window->posted[pair->qp->sq_posted % FFV_WINDOW] = (struct ffv_posted){ count, length, bytes };
 	unlock(pair);
 	pair->in.slots++;
+	ffv_proxy_heat(pair->proxy);
 	return ffv_qp_post_whole(pair->qp, &wr);
 }
 
@@ -294,6 +295,7 @@ static void complete(struct ffv_pair *pair, const struct ffv_wc *wc)
 		ffv_incoming_go_on(pair);
 		return;
 	}
+	pair->proxy->router->delivered |= entry->frame.kind == FFV_FRAME_MESSAGE && entry->frame.opcode != FFV_WR_RDMA_WRITE;
 	if (entry->frame.kind == FFV_FRAME_REQUEST && entry->payload)
 		answer_atomic(pair, entry);
 	struct ffv_frame ack = ffv_answer_to(pair, &entry->frame, FFV_FRAME_ACK, FFV_WC_SUCCESS);
@@ -309,13 +311,15 @@ static void complete(struct ffv_pair *pair, const struct ffv_wc *wc)
 	ffv_incoming_go_on(pair);
 }
 
-/* Completions, until the queue is empty and armed. */
-void ffv_incoming_poll(struct ffv_proxy *proxy)
+/* Completions, until the queue is empty. */
+bool ffv_incoming_poll(struct ffv_proxy *proxy)
 {
 	struct ffv_wc wc[32];
+	bool some = false;
 	int n;
 
-	while ((n = ffv_poll_cq(proxy->cq, 32, wc)) > 0) {
+	while (proxy->state == FFV_PROXY_OPEN && (n = ffv_poll_cq(proxy->cq, 32, wc)) > 0) {
+		some = true;
 		for (int i = 0; i < n; i++) {
 			struct ffv_pair *pair = ffv_pair_get(proxy, wc[i].qp_num);
 			if (!pair)
@@ -326,6 +330,7 @@ void ffv_incoming_poll(struct ffv_proxy *proxy)
 				complete(pair, &wc[i]);
 		}
 	}
+	return some;
 }
 
 /* ---- frames ----------------------------------------------------------------------------------------------------------------------- */

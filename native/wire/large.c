@@ -142,7 +142,7 @@ void ffv_incoming_credit(struct ffv_pair *pair)
 		ffv_answer_now(channel, &frame);
 	}
 	if (there)
-		ffv_qp_run(pair->qp);
+		ffv_pair_run(pair);
 }
 
 /* The bytes wait until the executor comes for them. */
@@ -164,7 +164,7 @@ static void keep(struct ffv_pair *pair, const uint8_t *bytes, uint32_t length)
 	in->last_chunk = &chunk->next;
 	in->arrived += length;
 	unlock(pair);
-	ffv_qp_run(pair->qp);
+	ffv_pair_run(pair);
 }
 
 /* Whether the next bytes of a DATA are, from `offset` of it on, those that are welcome. */
@@ -198,7 +198,7 @@ bool ffv_incoming_body(struct ffv_link_channel *channel, const struct ffv_frame 
 		if (!is_welcome(&pair->in, frame, ffv_channel_body_offset(&channel->io)))
 			return false;
 		coming = &now;
-		ffv_qp_run(pair->qp);
+		ffv_pair_run(pair);
 		coming = NULL;
 		if (now.taken || (now.asked && !now.faulted))
 			return true;

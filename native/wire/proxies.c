@@ -251,6 +251,7 @@ void ffv_proxy_retire(struct ffv_proxy *proxy, bool died)
 	for (uint32_t i = 0; i < FFV_QPN_BLOCK; i++)
 		if (proxy->pairs[i])
 			ffv_pair_retire(proxy->pairs[i]);
+	ffv_proxy_forget_heat(proxy);
 	if (proxy->watched) {
 		epoll_ctl(router->epoll_fd, EPOLL_CTL_DEL, proxy->ctx->doorbell_fd, NULL);
 		epoll_ctl(router->epoll_fd, EPOLL_CTL_DEL, ffv_comp_channel_fd(proxy->events), NULL);

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <malloc.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,8 @@
 
 #define TAGS 7u
 #define REST_MS 1000              /* of nothing to do, and memory goes back */
+#define LINGER_NS 15000u          /* the time in which a program that waits for a message answers it */
+#define MOST_MISSES 10
 #define TICK_MS 10                /* while somebody waits for the other end of a channel */
 
 /* ---- between threads ----------------------------------------------------------------------------------------------------- */
@@ -27,8 +30,10 @@ void ffv_router_wake_locked(struct ffv_router *router)
 {
 	uint64_t one = 1;
 
-	if (router->awake)
+	if (router->awake) {
+		router->again = true;
 		return;
+	}
 	router->awake = write(router->wake_fd, &one, sizeof one) == sizeof one;
 }
 
@@ -380,8 +385,7 @@ static void completions(struct ffv_proxy *proxy)
 
 	if (ffv_get_cq_event(proxy->events, &cq, &unused) == 0)
 		ffv_ack_cq_events(cq, 1);
-	ffv_req_notify_cq(proxy->cq, 0); /* armed before it is emptied: what comes later rings again */
-	ffv_incoming_poll(proxy);
+	ffv_proxy_heat(proxy);
 }
 
 static void serve_event(struct ffv_router *router, const struct epoll_event *event)
@@ -408,22 +412,42 @@ static void serve_event(struct ffv_router *router, const struct epoll_event *eve
 			completions(proxy);
 		return;
 	default:
-		/* Emptied before `awake` is cleared: who comes between the two leaves its work for this round. */
 		if (read(router->wake_fd, &count, sizeof count) < 0)
-			count = 0;
-		pthread_mutex_lock(&router->lock);
-		router->awake = false;
-		pthread_mutex_unlock(&router->lock);
+			count = 0; /* it is empty already */
 	}
 }
 
-static void serve_all(struct ffv_router *router)
+/* What was left for the loop before this is looked at in this round; later, perhaps in the next one. */
+static void begin_round(struct ffv_router *router)
 {
+	pthread_mutex_lock(&router->lock);
+	router->awake = true; /* nobody has to wake it */
+	router->again = false;
+	pthread_mutex_unlock(&router->lock);
+}
+
+/* Whether the loop may sleep: who leaves something for it from here on wakes it. */
+static bool end_round(struct ffv_router *router, bool *closing)
+{
+	bool some = ffv_hot_rest(router);
+
+	pthread_mutex_lock(&router->lock);
+	some |= router->again;
+	router->awake = some;
+	*closing = router->closing;
+	pthread_mutex_unlock(&router->lock);
+	return !some;
+}
+
+static void serve_queues(struct ffv_router *router)
+{
+	begin_round(router);
 	close_asked(router);
 	ffv_calls_free_ended(router);
 	ffv_calls_begin(router);
 	finish_jobs(router);
 	serve_wanted(router);
+	ffv_hot_poll(router);
 	serve_touched(router);
 	for (struct ffv_proxy *proxy = router->proxies; proxy; proxy = proxy->next)
 		if (proxy->num_datagrams && proxy->is_bridge)
@@ -431,6 +455,10 @@ static void serve_all(struct ffv_router *router)
 		else if (proxy->num_datagrams)
 			ffv_datagram_send(proxy);
 	ffv_segment_serve(router);
+}
+
+static void serve_channels(struct ffv_router *router)
+{
 	router->ticks = false;
 	for (uint32_t i = 0; i < FFV_MAX_CHANNELS; i++) {
 		struct ffv_link_channel *channel = router->channels[i];
@@ -443,25 +471,52 @@ static void serve_all(struct ffv_router *router)
 	}
 }
 
+#define EVENTS 64
+
+static void serve_events(struct ffv_router *router, const struct epoll_event *events, int n)
+{
+	begin_round(router);
+	for (int i = 0; i < n; i++)
+		serve_event(router, &events[i]);
+	router->now_ns = ffv_clock_ns();
+	ffv_link_tick(router);
+	serve_queues(router);
+}
+
+/* A container was given a message. If containers have answered at once lately, waits a moment for that: the acknowledgement
+ * goes with the answer, and its receiver wakes once. Each wait that was in vain makes the next one rarer. */
+static void linger(struct ffv_router *router, struct epoll_event *events)
+{
+	bool delivered = router->delivered;
+	uint64_t end_ns = ffv_clock_ns() + LINGER_NS;
+	int n = 0;
+
+	router->delivered = false;
+	if (!delivered || (router->linger_skips && router->linger_skips--))
+		return;
+	while (!(n = epoll_wait(router->epoll_fd, events, EVENTS, 0)) && ffv_clock_ns() < end_ns)
+		sched_yield();
+	if (n > 0)
+		serve_events(router, events, n);
+	router->linger_misses = n > 0 ? 0 : router->linger_misses < MOST_MISSES ? router->linger_misses + 1 : MOST_MISSES;
+	router->linger_skips = n > 0 ? 0 : 1u << router->linger_misses;
+}
+
 static void *loop_thread(void *arg)
 {
 	struct ffv_router *router = arg;
-	struct epoll_event events[64];
-	bool closing = false, tidy = true;
+	struct epoll_event events[EVENTS];
+	bool closing = false, tidy = true, sleeps = true;
 
 	while (!closing || !wind_up(router)) {
-		int n = epoll_wait(router->epoll_fd, events, 64, router->ticks ? TICK_MS : tidy ? -1 : REST_MS);
-		if (!n && !router->ticks)
+		int n = epoll_wait(router->epoll_fd, events, EVENTS, !sleeps ? 0 : router->ticks ? TICK_MS : tidy ? -1 : REST_MS);
+		if (sleeps && !n && !router->ticks)
 			malloc_trim(0); /* what a burst needed and nobody uses */
-		tidy = !n && !router->ticks;
-		for (int i = 0; i < n; i++)
-			serve_event(router, &events[i]);
-		router->now_ns = ffv_clock_ns();
-		ffv_link_tick(router);
-		serve_all(router);
-		pthread_mutex_lock(&router->lock);
-		closing = router->closing;
-		pthread_mutex_unlock(&router->lock);
+		tidy = sleeps && !n && !router->ticks;
+		serve_events(router, events, n);
+		linger(router, events);
+		serve_channels(router);
+		sleeps = end_round(router, &closing);
 	}
 	return NULL;
 }

@@ -154,6 +154,8 @@ struct ffv_proxy {
 	bool died;                    /* the remote context died: closed without a farewell */
 	bool is_bridge;               /* it is the router's own place on the segment */
 	bool watched;                 /* by the loop's epoll */
+	bool is_hot;                  /* in the router's list: its completion queue raises no events */
+	struct ffv_proxy *hot_next;
 	struct ffv_context *ctx;
 	struct ffv_pd *pd;
 	struct ffv_xrcd *xrcd;        /* of its XRC_RECV queue pairs, which nothing arrives at; made with the first */
@@ -227,7 +229,11 @@ struct ffv_router {
 	struct ffv_wanted *wanted;    /* [lock] */
 	uint32_t num_wanted, wanted_capacity;
 	struct ffv_pair *touched;     /* [lock] */
-	bool awake;                   /* [lock] wake_fd was written to */
+	bool awake;                   /* [lock] the loop runs, or wake_fd was written to */
+	bool again;                   /* [lock] something was left for it that this round does not look at any more */
+	bool delivered;               /* this round a container was given a message */
+	uint32_t linger_misses, linger_skips; /* in vain, one after the other; how often it is not tried */
+	struct ffv_proxy *hot;        /* whose completions are polled before the loop sleeps */
 	struct ffv_event_node *events, *last_event; /* [lock] */
 	uint32_t close_requests[FFV_MAX_CHANNELS / 32]; /* [lock] */
 	uint64_t now_ns;              /* when this round of the loop began */
@@ -261,6 +267,16 @@ void ffv_router_wake_locked(struct ffv_router *router);
 void ffv_router_raise(struct ffv_router *router, const struct ffv_router_event *event);
 void ffv_router_queue_job(struct ffv_router *router, const struct ffv_job *job);
 struct ffv_link_channel *ffv_router_channel(struct ffv_router *router, uint32_t number);
+
+/* ---- hot.c ---- */
+/* The loop is about to execute for the proxy: it looks for completions itself, and needs no events for them. */
+void ffv_proxy_heat(struct ffv_proxy *proxy);
+void ffv_proxy_forget_heat(struct ffv_proxy *proxy);
+void ffv_hot_poll(struct ffv_router *router);
+/* Before sleeping: completions raise events again. True: some had come meanwhile. */
+bool ffv_hot_rest(struct ffv_router *router);
+/* Executes what is posted on the proxy's queue pair. */
+void ffv_pair_run(struct ffv_pair *pair);
 
 /* ---- links.c ---- */
 /* For good: what was under way ends with errors, the proxies that it led to die. */
@@ -325,7 +341,8 @@ static inline uint32_t ffv_opposite_type(uint32_t type)
 bool ffv_incoming_frame(struct ffv_link_channel *channel, struct ffv_router *router, const struct ffv_frame *frame,
 			const uint8_t *payload);
 void ffv_incoming_go_on(struct ffv_pair *pair);
-void ffv_incoming_poll(struct ffv_proxy *proxy);
+/* True: there were completions. */
+bool ffv_incoming_poll(struct ffv_proxy *proxy);
 /* XRC: the context of the queue that is named is attached, or not there. */
 void ffv_incoming_attached(struct ffv_pair *pair, const struct ffv_job *job);
 /* Drops what is there; the requester is told. */
