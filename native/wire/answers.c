@@ -7,6 +7,8 @@
 
 #include "wire/router.h"
 
+#define REPORT_NS 50000000ull     /* between two reports of one that waits on */
+
 void ffv_answer_queue(struct ffv_pair *pair, const struct ffv_frame *frame, uint8_t *bytes, uint32_t length)
 {
 	struct ffv_result *result = calloc(1, sizeof *result);
@@ -89,6 +91,12 @@ bool ffv_incoming_send(struct ffv_pair *pair, struct ffv_link_channel *channel)
 	return pair->results != NULL;
 }
 
+void ffv_incoming_report_later(struct ffv_pair *pair)
+{
+	if (pair->proxy->router->now_ns - pair->in.reported_ns >= REPORT_NS)
+		ffv_incoming_report(pair);
+}
+
 void ffv_incoming_report(struct ffv_pair *pair)
 {
 	struct ffv_link_channel *channel = ffv_router_channel(pair->proxy->router, pair->proxy->channel);
@@ -103,6 +111,7 @@ void ffv_incoming_report(struct ffv_pair *pair)
 	struct ffv_frame frame = ffv_answer_to(pair, &in->window->entries[in->first % FFV_WINDOW].frame, FFV_FRAME_WAITS, 0);
 	frame.operand[0] = rnr_waits - in->rnr_waits;
 	frame.operand[1] = retries - in->retries;
+	in->reported_ns = pair->proxy->router->now_ns;
 	in->rnr_waits = rnr_waits;
 	in->retries = retries;
 	ffv_answer_now(channel, &frame);

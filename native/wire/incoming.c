@@ -287,6 +287,7 @@ static void complete(struct ffv_pair *pair, const struct ffv_wc *wc)
 		return; /* of what was dropped */
 	struct ffv_entry *entry = ffv_incoming_entry(in, in->first);
 	in->slots--;
+	ffv_incoming_report(pair);
 	if (wc->status) {
 		ffv_incoming_close(pair, (uint8_t)wc->status);
 		return;

@@ -67,6 +67,9 @@ void ffv_link_lose(struct ffv_router *router, struct ffv_link_channel *channel, 
 	stop_watching(router, channel);
 	detach(router, channel);
 	channel->lost_ns = router->now_ns;
+	for (uint32_t n = 0; n < FFV_MAX_PAIRS; n++)
+		if (router->numbers[n] && router->numbers[n]->proxy->channel == channel->number)
+			ffv_outgoing_let_go(router->numbers[n], channel);
 	ffv_router_raise(router, &event);
 }
 

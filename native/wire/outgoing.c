@@ -469,6 +469,43 @@ static bool pull_one(struct ffv_pair *pair, struct ffv_link_channel *channel, co
 	return false;
 }
 
+/* ---- unreliable connections without a link -------------------------------------------------------------------------- */
+
+/* What it posts while nothing carries it is lost on the way, as what is on a wire that is cut: its sender is done with it. */
+static bool lose_one(struct ffv_pair *pair, const struct ffv_exec_env *env)
+{
+	struct ffv_outgoing *out = &pair->out;
+	struct ffv_pulled wr;
+	uint32_t status = 0;
+
+	if (!catch_up(pair) || is_held_back(pair))
+		return false;
+	ffv_pull_begin(env, &pair->ref);
+	enum ffv_pull found = ffv_pull_look(&pair->ref, out->cursor, &wr, &status);
+	ffv_pull_end(env);
+	if (found == FFV_PULL_FAILED)
+		end_at(pair, (uint8_t)status);
+	if (found == FFV_PULL_DONE)
+		begin_anew(pair, out->cursor + 1);
+	if (found == FFV_PULL_FAILED || found == FFV_PULL_DONE)
+		ffv_outgoing_run(pair);
+	return found == FFV_PULL_DONE;
+}
+
+void ffv_outgoing_let_go(struct ffv_pair *pair, struct ffv_link_channel *channel)
+{
+	struct ffv_outgoing *out = &pair->out;
+
+	if (pair->type != FFV_QPT_UC || !pair->ready || !pair->has_ref || out->failed || out->cursor == out->acked)
+		return;
+	send_close(pair, channel); /* what arrives after all begins anew; of a large one the rest will not come */
+	begin_anew(pair, out->cursor);
+	ffv_outgoing_run(pair);
+	rest(pair);
+}
+
+/* ---- sending ------------------------------------------------------------------------------------------------------------- */
+
 /* The next bytes of the large message that has credit. */
 static void send_stream(struct ffv_pair *pair, struct ffv_link_channel *channel, const struct ffv_exec_env *env)
 {
@@ -513,6 +550,11 @@ bool ffv_outgoing_send(struct ffv_pair *pair, struct ffv_link_channel *channel)
 		send_stream(pair, channel, &env);
 		if (out->stream_sent < out->stream_allowed)
 			return true;
+	}
+	if (pair->type == FFV_QPT_UC && !channel->io.link) {
+		while (lose_one(pair, &env))
+			;
+		return false;
 	}
 	while (pull_one(pair, channel, &env))
 		if (channel->io.out.tail - before >= FFV_CHUNK_BYTES || !ffv_channel_room(&channel->io))

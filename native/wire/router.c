@@ -345,7 +345,7 @@ static void serve_touched(struct ffv_router *router)
 		pthread_mutex_unlock(&router->lock);
 		if (!pair)
 			return;
-		ffv_incoming_report(pair);
+		ffv_incoming_report_later(pair);
 		ffv_incoming_credit(pair);
 		ffv_pair_take_turn(pair);
 	}

@@ -96,6 +96,7 @@ struct ffv_incoming {
 	uint32_t more_entry, more_from;
 	uint32_t granted, arrived;
 	uint64_t rnr_waits, retries;  /* of the proxy's queue pair, as last reported */
+	uint64_t reported_ns;
 	uint32_t tried_block;         /* XRC: whose context was attached, or is not there; + 1 */
 };
 
@@ -322,6 +323,8 @@ bool ffv_outgoing_send(struct ffv_pair *pair, struct ffv_link_channel *channel);
 void ffv_outgoing_frame(struct ffv_pair *pair, const struct ffv_frame *frame, const uint8_t *payload);
 /* Takes what has come of the bytes of a READ; pair NULL: drops it. */
 void ffv_outgoing_body(struct ffv_pair *pair, struct ffv_link_channel *channel, const struct ffv_frame *frame);
+/* The link is lost: what an unreliable connection has under way is lost, too, and done. */
+void ffv_outgoing_let_go(struct ffv_pair *pair, struct ffv_link_channel *channel);
 /* Ends what has waited for the other host longer than its queue pair's timeout and retry_cnt say. */
 void ffv_outgoing_lose_patience(struct ffv_pair *pair, struct ffv_link_channel *channel, uint64_t now_ns);
 /* The far side is lost: what waits ends with RETRY_EXC_ERR. */
@@ -355,6 +358,8 @@ void ffv_incoming_rest(struct ffv_pair *pair);
 bool ffv_incoming_send(struct ffv_pair *pair, struct ffv_link_channel *channel);
 /* Tells the requester how often its work requests had to wait, if that has changed. */
 void ffv_incoming_report(struct ffv_pair *pair);
+/* The same, but not often. */
+void ffv_incoming_report_later(struct ffv_pair *pair);
 /* The proxy of the context of another host that owns `qpn`, made if need be; NULL if another host speaks for it. */
 struct ffv_proxy *ffv_proxy_for(struct ffv_router *router, struct ffv_link_channel *channel, const uint8_t gid[16],
 				uint32_t qpn);

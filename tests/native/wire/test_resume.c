@@ -200,6 +200,43 @@ static void test_patience(void)
 	hosts_disconnect();
 }
 
+/* Unreliable connections have nobody to wait for: what is posted during a cut is lost and done at once, small or large, and
+ * afterwards they go on. */
+static void test_unreliable(void)
+{
+	struct ffv_wc wc;
+	int n = 0;
+
+	resume();
+	hosts_connect(FFV_QPT_UC);
+	CHECK_OK(post_recv(hosts[1].qp, 1, hosts[1].mr, 0, 64));
+	CHECK_OK(post_send(hosts[0].qp, 1, hosts[0].mr, 0, 64));
+	poll_status(hosts[1].side.cq, FFV_WC_SUCCESS);
+	poll_status(hosts[0].side.cq, FFV_WC_SUCCESS);
+	cut();
+	uint64_t began_ns = ffv_clock_ns();
+	for (unsigned i = 0; i < 100; i++)
+		CHECK_OK(post_send(hosts[0].qp, i, hosts[0].mr, 0, i % 4 ? 64 : 300000));
+	for (unsigned i = 0; i < 100; i++)
+		CHECK_EQ(poll_status(hosts[0].side.cq, FFV_WC_SUCCESS).wr_id, i);
+	CHECK(ffv_clock_ns() - began_ns < 15000000000ull); /* who waits for a host does so for 30 s */
+	CHECK_EQ(ffv_poll_cq(hosts[1].side.cq, 1, &wc), 0);
+	resume();
+	hosts_fill(&hosts[0], 0, 300000, 3);
+	CHECK_OK(post_recv(hosts[1].qp, 2, hosts[1].mr, 1u << 20, 300000));
+	for (unsigned i = 0; !n; i++) { /* until there is a link again */
+		CHECK_OK(post_send(hosts[0].qp, i, hosts[0].mr, 0, 300000));
+		CHECK_EQ(poll_status(hosts[0].side.cq, FFV_WC_SUCCESS).wr_id, i);
+		n = ffv_poll_cq(hosts[1].side.cq, 1, &wc);
+		CHECK(ffv_clock_ns() - began_ns < PAIR_HANG_NS);
+	}
+	CHECK_EQ(wc.status, FFV_WC_SUCCESS);
+	CHECK_EQ(wc.byte_len, 300000);
+	hosts_check_same(0, 1u << 20, 300000);
+	CHECK_EQ(ffv_qp_state(hosts[0].qp), FFV_QPS_RTS);
+	hosts_disconnect();
+}
+
 /* A router that does not take part any more says so: nobody waits for it. */
 static void test_farewell(void)
 {
@@ -229,6 +266,7 @@ int main(void)
 	test_faults("drop=0.02,twice=0.02,reorder=0.02,delay=0.02,delay_ms=3,seed=7");
 	test_faults("cut=0.01,seed=8");
 	test_faults("drop=0.01,half_open=0.002,cut=0.002,seed=9");
+	test_unreliable();
 	test_patience();
 	test_farewell();
 	hosts_close();
