@@ -145,7 +145,7 @@ def test_no_timeout_means_waiting_for_ever(apart: Pair) -> None:
 
 @pytest.mark.parametrize("how", ["destroyed", "reset", "error", "closed"])
 def test_a_peer_that_goes_away(apart: Pair, how: str) -> None:
-    apart.connect(retry_cnt=1, timeout=10)
+    apart.connect(retry_cnt=1, timeout=14)
     apart.b.post_recv(Recv(1), Recv(2))
     apart.a.post_send(Send(1))
     assert apart.a.sent()[0].ok
@@ -161,7 +161,7 @@ def test_a_peer_that_goes_away(apart: Pair, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["destroyed", "closed"])
 def test_a_peer_that_goes_away_while_something_waits(apart: Pair, how: str) -> None:
-    apart.connect(retry_cnt=1, timeout=10, rnr_retry=7)
+    apart.connect(retry_cnt=1, timeout=14, rnr_retry=7)
     apart.a.post_send(Send(1), Send(2))
     apart.a.wait_until_tried(2)
     apart.b.destroy_qp() if how == "destroyed" else apart.b.close()
