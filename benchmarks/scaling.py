@@ -2,9 +2,9 @@
 
 python -m benchmarks.scaling [--full] [--only TEST,...] [--out FOLDER]
 
-Each test is benchmarks/scaling.c with a growing number of things that are there and a fixed number that are used. All
-numbers of a test are run in turn, this is repeated, and a value is the median over the repetitions. Writes
-scaling.json, scaling.md and scaling.png.
+Each test is benchmarks/scaling.c (or, between two hosts, remote_qps.py) with a growing number of things that are there
+and a fixed number that are used. All numbers of a test are run in turn, this is repeated, and a value is the median
+over the repetitions. Writes scaling.json, scaling.md and scaling.png.
 """
 
 import argparse
@@ -36,6 +36,12 @@ class Test:
     title: str
     counts: tuple[int, ...]
     iters: int
+    module: str | None = None  # that prints what scaling.c else does
+
+    def command(self, count: int) -> list[str]:
+        """Return what measures it with `count` of them."""
+        program = [sys.executable, "-m", self.module] if self.module else [programs.with_engine("scaling"), self.name]
+        return [*program, str(count), "--iters", str(self.iters)]
 
 
 TESTS: Final = (
@@ -44,11 +50,17 @@ TESTS: Final = (
     Test("srq", "queue pairs that share a receive queue, 16 of them used (SEND 8 B)", (16, 100, 1000), 20_000),
     Test("cqs", "completion queues for 16 queue pairs; 1: all share it (WRITE 8 B)", (1, 4, 16), 20_000),
     Test("processes", "processes that send to one (SEND 8 B, processor time of all)", (1, 4, 16, 64), 20_000),
+    Test(
+        "remote",
+        "queue pairs to another host, 16 of them used (WRITE 8 B, processor time of both routers)",
+        (16, 100, 1000, 2000),
+        20_000,
+        "benchmarks.remote_qps",
+    ),
 )
 
 
 def _measure(tests: Sequence[Test], repeats: int, console: Console) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    program = programs.with_engine("scaling")
     samples: list[dict[str, Any]] = []
     failures: dict[str, str] = {}
     runs = [(test, count) for _ in range(repeats) for test in tests for count in test.counts]
@@ -56,9 +68,9 @@ def _measure(tests: Sequence[Test], repeats: int, console: Console) -> tuple[lis
         if test.name in failures:
             continue
         with tempfile.TemporaryDirectory(prefix="ffv-") as directory:
-            command = [program, test.name, str(count), "--iters", str(test.iters)]
             try:
-                samples.append(programs.run_json(command, timeout_s=TIMEOUT_S, env={"FFVERBS_DIR": directory}))
+                found = programs.run_json(test.command(count), timeout_s=TIMEOUT_S, env={"FFVERBS_DIR": directory})
+                samples.append(found)
             except NotMeasuredError as error:
                 failures[test.name] = f"with {count}: {error}"
     return samples, failures

@@ -144,6 +144,10 @@ void ffv_run_end_drained(struct run *run, const struct ffv_wqe_shm *wqe, enum ve
 	ffv_run_attention_qp(run, run->req);
 }
 
+/* Who posts a receive serves who waits. Without a number of tries that could run out, the timer is only there to find a
+ * responder that is gone or not ready any more. */
+#define UNHURRIED_NS 20000000ull
+
 void ffv_run_wait_until(struct run *run, uint32_t reason, uint64_t deadline_ns)
 {
 	struct ffv_qp_shm *qp = run->req->shm;
@@ -173,6 +177,8 @@ static enum verdict wait_or_give_up(struct run *run, uint32_t reason, uint8_t *l
 	} else {
 		count(reason == FFV_BLOCKED_RNR ? &qp->rnr_waits : &qp->retries, 1);
 	}
+	if (forever && reason == FFV_BLOCKED_RNR && interval_ns < UNHURRIED_NS)
+		interval_ns = UNHURRIED_NS;
 	if (!forever && *left == 0)
 		return give_up;
 	if (!forever)
