@@ -83,7 +83,8 @@ static void watch(struct ffv_wire_link *link, int fd, uint32_t events, int how)
 {
 	struct epoll_event event = { .events = events, .data.fd = fd };
 
-	epoll_ctl(link->epoll_fd, how, fd, &event);
+	if (fd >= 0)
+		epoll_ctl(link->epoll_fd, how, fd, &event);
 }
 
 static void watch_for_room(struct ffv_wire_link *link)
@@ -159,6 +160,7 @@ static int drop_qp(struct ffv_wire_link *link)
 	if (link->qp) {
 		watch(link, link->qp->events->fd, 0, EPOLL_CTL_DEL);
 		watch(link, link->qp->device.context->async_fd, 0, EPOLL_CTL_DEL);
+		watch(link, link->qp->device.uevents, 0, EPOLL_CTL_DEL);
 	}
 	ffv_rdma_qp_destroy(link->qp);
 	link->qp = NULL;
@@ -174,6 +176,7 @@ static void make_qp(struct ffv_wire_link *link)
 		ffv_rdma_qp_endpoint(link->qp, &ours->endpoint);
 		watch(link, link->qp->events->fd, EPOLLIN, EPOLL_CTL_ADD);
 		watch(link, link->qp->device.context->async_fd, EPOLLIN, EPOLL_CTL_ADD);
+		watch(link, link->qp->device.uevents, EPOLLIN, EPOLL_CTL_ADD);
 		return;
 	}
 	if (link->attempts < MOST_ATTEMPTS)
@@ -418,15 +421,16 @@ static int on_async(struct ffv_wire_link *link)
 /* Looks at what is ready but the queue pair's completions, whose descriptor ffv_rdma_qp_receive() takes care of. */
 static size_t serve_ready(struct ffv_wire_link *link, uint8_t *bytes, size_t capacity)
 {
-	struct epoll_event events[4];
-	int count = epoll_wait(link->epoll_fd, events, 4, 0);
+	struct epoll_event events[5];
+	int count = epoll_wait(link->epoll_fd, events, 5, 0);
 	bool notes = link->notes.data_left != 0, timer = false, async = false;
 	int rc = 0;
 
 	for (int i = 0; i < count; i++) {
 		notes |= events[i].data.fd == link->notes.socket;
 		timer |= events[i].data.fd == link->timer_fd;
-		async |= link->qp && events[i].data.fd == link->qp->device.context->async_fd;
+		async |= link->qp && (events[i].data.fd == link->qp->device.context->async_fd ||
+				      events[i].data.fd == link->qp->device.uevents);
 	}
 	if (async)
 		rc = on_async(link);

@@ -6,9 +6,14 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/netlink.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include "base/error.h"
 
@@ -154,22 +159,64 @@ static int choose(struct search *search)
 	return ffv_fail(ENODEV, "%s", search->why_not);
 }
 
+/* ---- removal ------------------------------------------------------------------------------------------------------------------- */
+
+/* The kernel's own place for the device's file: it goes before the news of that. */
+static bool has_file(const struct ffv_rdma_device *device)
+{
+	struct stat stat;
+	char path[64];
+
+	if (fstat(device->context->cmd_fd, &stat))
+		return false;
+	snprintf(path, sizeof path, "/sys/dev/char/%u:%u", major(stat.st_rdev), minor(stat.st_rdev));
+	return !access(path, F_OK);
+}
+
+static int open_uevents(void)
+{
+	struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = 1 };
+	int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_KOBJECT_UEVENT);
+
+	if (fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address)) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+bool ffv_rdma_device_is_removed(const struct ffv_rdma_device *device)
+{
+	char news[64]; /* what it is about does not matter: few come */
+	bool any = false;
+
+	/* Too many at once (ENOBUFS) are news, too. */
+	while (device->uevents >= 0 && (recv(device->uevents, news, sizeof news, MSG_TRUNC) >= 0 || errno == ENOBUFS))
+		any = true;
+	return any && !has_file(device);
+}
+
 /* ---- public ---------------------------------------------------------------------------------------------------------------------- */
 
 int ffv_rdma_device_open(const struct ffv_rdma_options *options, struct ffv_rdma_device *out)
 {
 	struct search search = { .options = options };
-	int rc = ffv_ibverbs_load(&search.verbs);
+	int rc = ffv_ibverbs_load(&search.verbs), uevents = rc ? -1 : open_uevents(); /* before the device: no news is missed */
 
 	search.has_wanted = gid_of(options->host_address, search.wanted);
 	if (!rc)
 		rc = choose(&search);
+	if (uevents >= 0 && (rc || !has_file(&search.best))) {
+		close(uevents);
+		uevents = -1;
+	}
 	if (rc)
 		return rc;
+	search.best.uevents = uevents;
 	search.best.pd = search.verbs->alloc_pd(search.best.context);
 	if (!search.best.pd) {
 		rc = ffv_fail_errno(errno, "no protection domain on %s", search.best.name);
-		search.verbs->close_device(search.best.context);
+		ffv_rdma_device_close(&search.best);
 		return rc;
 	}
 	*out = search.best;
@@ -180,9 +227,12 @@ void ffv_rdma_device_close(struct ffv_rdma_device *device)
 {
 	if (!device->context)
 		return;
-	device->verbs->dealloc_pd(device->pd);
+	if (device->pd)
+		device->verbs->dealloc_pd(device->pd);
 	device->verbs->close_device(device->context);
 	device->context = NULL;
+	if (device->uevents >= 0)
+		close(device->uevents);
 }
 
 struct real_mr *ffv_rdma_register(const struct ffv_rdma_device *device, void *at, size_t bytes, int access)

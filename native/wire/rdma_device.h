@@ -16,6 +16,7 @@ struct ffv_rdma_device {
 	struct real_context *context;
 	struct real_pd *pd;
 	char name[64];
+	int uevents;                  /* the kernel's news of devices, to be waited for; -1 = not to be had */
 	uint8_t port;
 	uint8_t link_layer;           /* REAL_LINK_... */
 	uint16_t lid;
@@ -29,6 +30,8 @@ struct ffv_rdma_device {
 int ffv_rdma_device_open(const struct ffv_rdma_options *options, struct ffv_rdma_device *out);
 /* Everything made of it has been destroyed. */
 void ffv_rdma_device_close(struct ffv_rdma_device *device);
+/* Takes the news. Some drivers tell nobody that their device is being taken away, and wait until everybody has let go. */
+bool ffv_rdma_device_is_removed(const struct ffv_rdma_device *device);
 /* NULL and one line that names the limit if that is the reason. */
 struct real_mr *ffv_rdma_register(const struct ffv_rdma_device *device, void *at, size_t bytes, int access);
 

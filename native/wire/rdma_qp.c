@@ -402,6 +402,8 @@ int ffv_rdma_qp_async(struct ffv_rdma_qp *qp)
 	const struct ffv_ibverbs *verbs = qp->device.verbs;
 	struct real_async_event event;
 
+	if (ffv_rdma_device_is_removed(&qp->device))
+		lost(qp, "the device", "it is being taken away");
 	while (!verbs->get_async_event(qp->device.context, &event)) {
 		verbs->ack_async_event(&event);
 		switch (event.event_type) {

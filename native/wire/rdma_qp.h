@@ -67,7 +67,7 @@ ssize_t ffv_rdma_qp_receive(struct ffv_rdma_qp *qp, uint8_t *bytes, size_t capac
 size_t ffv_rdma_qp_drain(struct ffv_rdma_qp *qp, uint8_t *bytes, size_t capacity);
 /* Copies what the other end may not have taken over, all that was sent from *position on, into a new buffer. */
 int ffv_rdma_qp_unacknowledged(const struct ffv_rdma_qp *qp, uint64_t *position, uint8_t **bytes, size_t *length);
-/* The device's own events: -errno if they mean the end of the queue pair. */
+/* The device's own events, and news of it: -errno if they mean the end of the queue pair. */
 int ffv_rdma_qp_async(struct ffv_rdma_qp *qp);
 
 #endif
