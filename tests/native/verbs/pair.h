@@ -87,9 +87,11 @@ static inline void qp_to_rtr(struct ffv_qp *qp, const struct side *to, uint32_t 
 	CHECK_OK(ffv_modify_qp(qp, &attr, mask));
 }
 
+static uint8_t qp_timeout = 14;   /* of the queue pairs to come: 4.096 us << it */
+
 static inline void qp_to_rts(struct ffv_qp *qp)
 {
-	struct ffv_qp_attr attr = { .qp_state = FFV_QPS_RTS, .timeout = 14, .retry_cnt = 7, .rnr_retry = 7,
+	struct ffv_qp_attr attr = { .qp_state = FFV_QPS_RTS, .timeout = qp_timeout, .retry_cnt = 7, .rnr_retry = 7,
 				    .max_rd_atomic = 4 };
 	uint32_t mask = FFV_QP_STATE | FFV_QP_SQ_PSN;
 

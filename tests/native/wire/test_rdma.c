@@ -130,6 +130,7 @@ int main(int argc, char **argv)
 	};
 
 	CHECK_EQ(argc, 2);
+	qp_timeout = 20; /* 4.3 s, eight times: longer than a real queue pair takes to find out that it is lost */
 	hosts_open();
 	for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
 		if (!strcmp(argv[1], tests[i].name))

@@ -1,0 +1,131 @@
+"""In the lab's machine: two routers on its two RDMA devices, a container of each, and what they do to each other.
+
+    python -m tests.lab.rdma_guest
+
+Says what it sees, one line a thing; an assertion that fails, or a hang, is its end. Started by test_rdma.py.
+"""
+
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import ffverbs.libibverbs_enums as e
+from ffverbs import _status
+from tests.conformance.pair import RC, Done, Options, Pair, Peer, Recv, Send
+from tests.conformance.paths import spawn
+from tests.hosts import Hosts
+
+DEADLINE_S = 60.0
+SIZES = (0, 1, 64, 16384, 32769, 200_001)
+ADDRESSES = {"a": "192.0.2.1", "b": "192.0.2.2"}
+
+
+class RdmaHosts(Hosts):
+    """Hosts at the addresses of the machine's two devices, that use RDMA where they can."""
+
+    def address(self, name: str) -> str:
+        return ADDRESSES[name]
+
+    def options(self) -> list[str]:
+        return ["--transport", "auto"]
+
+
+def status(hosts: Hosts, name: str) -> dict[str, Any]:
+    """Return what `ffverbs status` says on a host about its router."""
+    return cast(dict[str, Any], _status.gather(str(hosts.directory(name)))["router"])
+
+
+def carried(hosts: Hosts, pair: Pair, how: str) -> str:
+    """Send until `ffverbs status` says on both hosts that they are carried so; return what it says on a."""
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        send(pair, 64)
+        said = {name: list(status(hosts, name)["channels"].values()) for name in hosts.names}
+        if all(len(lines) == 1 and lines[0].startswith(how) for lines in said.values()):
+            return cast(str, said["a"][0])
+        hosts.check()
+        assert time.monotonic() < deadline, f"not carried by {how}: {said}"
+
+
+def send(pair: Pair, size: int) -> None:
+    """SEND so many bytes, and check them and both completions."""
+    crc = pair.a.fill(size, size, 5)
+    pair.b.post_recv(Recv(100, ((4096, size),)))
+    pair.a.post_send(Send(1, pieces=((5, size),)))
+    (sent,), (received,) = pair.a.sent(), pair.b.received()
+    assert (sent.wr_id, sent.status, sent.opcode) == (1, e.IBV_WC_SUCCESS, e.IBV_WC_SEND)
+    assert received == Done(100, 0, int(e.IBV_WC_RECV), size, 0, pair.to_b.qpn, 0, 0)
+    assert pair.b.checksum(size, 4096) == crc
+
+
+def write_and_read(pair: Pair, size: int) -> None:
+    """WRITE so many bytes and READ others, and check them and the completions."""
+    crc = pair.a.fill(size, size + 1, 5)
+    pair.a.post_send(pair.remote(e.IBV_WR_RDMA_WRITE, 4099, wr_id=2, pieces=((5, size),)))
+    assert [(done.wr_id, done.status, done.opcode) for done in pair.a.sent()] == [(2, 0, e.IBV_WC_RDMA_WRITE)]
+    assert pair.b.checksum(size, 4099) == crc
+    crc = pair.b.fill(size, size + 2, 7)
+    pair.a.post_send(pair.remote(e.IBV_WR_RDMA_READ, 7, wr_id=3, pieces=((4097, size),)))
+    assert [(done.wr_id, done.status, done.byte_len) for done in pair.a.sent()] == [(3, 0, size)]
+    assert pair.a.checksum(size, 4097) == crc
+
+
+def add_and_swap(pair: Pair) -> None:
+    """Do both atomics, and check what was there and what is there."""
+    pair.b.write((1000).to_bytes(8, "little"), 64)
+    add = pair.remote(e.IBV_WR_ATOMIC_FETCH_AND_ADD, 64, wr_id=4, pieces=((8, 8),), compare_add=234)
+    swap = pair.remote(e.IBV_WR_ATOMIC_CMP_AND_SWP, 64, wr_id=5, pieces=((16, 8),), compare_add=1234, swap=77)
+    for request, at, before, after in ((add, 8, 1000, 1234), (swap, 16, 1234, 77)):
+        pair.a.post_send(request)
+        assert [(done.wr_id, done.status) for done in pair.a.sent()] == [(request.wr_id, 0)]
+        assert int.from_bytes(pair.a.read(8, at), "little") == before
+        assert int.from_bytes(pair.b.read(8, 64), "little") == after
+
+
+def real_queue_pairs(device: str) -> int:
+    """Return how many RC queue pairs the kernel knows on a device."""
+    shown = subprocess.run(
+        ["rdma", "resource", "show", "qp", "link", device], capture_output=True, text=True, check=True
+    )
+    return shown.stdout.count("type RC")
+
+
+def traffic(hosts: Hosts, pair: Pair) -> None:
+    """Every operation over real RDMA, which goes and comes again under it."""
+    pair.connect(Options(qp_type=RC, length=1 << 18), timeout=20, retry_cnt=7)
+    print("carried:", carried(hosts, pair, "rdma "), flush=True)
+    for size in SIZES:
+        send(pair, size)
+        write_and_read(pair, size)
+    add_and_swap(pair)
+    print("real queue pairs:", *map(real_queue_pairs, ("rxe0", "rxe1")), flush=True)
+    subprocess.run(["rdma", "link", "delete", "rxe1"], check=True, timeout=DEADLINE_S)
+    print("without a device:", carried(hosts, pair, "tcp, for there is no RDMA at "), flush=True)
+    write_and_read(pair, 200_001)
+    subprocess.run(["rdma", "link", "add", "rxe1", "type", "rxe", "netdev", "veth1"], check=True, timeout=DEADLINE_S)
+    print("with one again:", carried(hosts, pair, "rdma "), flush=True)
+    write_and_read(pair, 200_001)
+
+
+def main() -> None:
+    """Do all of it."""
+    print("begun", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        hosts = RdmaHosts(Path(folder))
+        remotes = []
+        try:
+            remotes += [spawn(Path(folder), f"w-{name}", env=hosts.environment(name)) for name in hosts.names]
+            pair = Pair(cast(Peer, remotes[0]), cast(Peer, remotes[1]), "rdma")
+            traffic(hosts, pair)
+            pair.close()
+        finally:
+            for remote in remotes:
+                remote._end()
+            hosts.close()
+    print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main()

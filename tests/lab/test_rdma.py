@@ -1,0 +1,84 @@
+"""Two routers on two Soft-RoCE devices of one machine: a real queue pair carries everything; its end is survived."""
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.vm import packages
+from tests.lab.vm.machine import Machine
+
+pytestmark = [
+    pytest.mark.skipif(packages.unavailable() is not None, reason=f"no machine: {packages.unavailable()}"),
+    pytest.mark.timeout(900),  # a machine among twenty other things to do
+]
+
+ROOT = packages.ROOT
+TWO_DEVICES = ROOT / "tests" / "lab" / "vm" / "two_devices.sh"
+NATIVE = ROOT / "build" / "plain" / "tests" / "native" / "wire" / "wire_test_rdma"
+ENVIRONMENT = {
+    "FFV_TEST_TRANSPORT": "rdma",
+    "FFV_TEST_RDMA": "192.0.2.1,192.0.2.2",
+    "FFV_TEST_ROUTES": f"{TWO_DEVICES} again",
+}
+# Who may not lock memory beyond a limit of 64 KiB.
+LITTLE_MEMLOCK = "ulimit -l 64; exec setpriv --bounding-set=-ipc_lock --inh-caps=-ipc_lock"
+DEADLINE_S = 300.0
+
+
+@pytest.fixture(scope="module", name="machine")
+def machine_fixture() -> Iterator[Machine]:
+    with Machine("rdma") as machine:
+        made = machine.run(["sh", str(TWO_DEVICES)])
+        assert made.status == 0, made.output
+        yield machine
+
+
+def native(machine: Machine, test: str, prefix: str = "exec") -> str:
+    """Run one of tests/native/wire/test_rdma.c and return what it said."""
+    done = machine.run(["sh", "-c", f"{prefix} {NATIVE} {test}"], environment=ENVIRONMENT, deadline_s=DEADLINE_S)
+    assert done.status == 0, done.output
+    assert f"{test}: done" in done.output
+    return done.output
+
+
+def test_many_queue_pairs_share_a_real_one(machine: Machine) -> None:
+    said = native(machine, "many")
+    assert said.count("500 virtual queue pairs, real ones on rxe") == 2
+
+
+def test_a_device_that_is_taken_away_and_comes_again(machine: Machine) -> None:
+    said = native(machine, "device")
+    assert "tcp, for there is no RDMA at the other end: " in said
+    assert ", 1 lost before" in said
+
+
+def test_a_port_that_goes_down_and_up(machine: Machine) -> None:
+    assert "is down: is its network interface up?" in native(machine, "port")
+
+
+def test_what_cannot_be_used_is_named_with_the_remedy(machine: Machine) -> None:
+    said = native(machine, "refusals")
+    assert "change or drop --rdma-gid-index" in said
+    assert "rdma link show lists them" in said
+
+
+def test_too_little_memory_to_lock_is_named_with_the_remedy(machine: Machine) -> None:
+    assert "at most 64 KiB may be locked; raise it (ulimit -l, LimitMEMLOCK=)" in native(
+        machine, "memlock", LITTLE_MEMLOCK
+    )
+
+
+def test_containers_of_two_hosts(machine: Machine) -> None:
+    """Real routers and processes: every operation by RDMA, which is taken away and comes again (rdma_guest.py)."""
+    environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    guest = [sys.executable, "-m", "tests.lab.rdma_guest"]
+    done = machine.run(guest, environment=environment, folder=ROOT, deadline_s=DEADLINE_S)
+    assert done.status == 0, done.output
+    said = dict(line.split(": ", 1) for line in done.output.splitlines() if ": " in line)
+    assert said["carried"].startswith("rdma rxe0 port 1 GID index ")
+    assert said["real queue pairs"] == "1 1"
+    assert said["without a device"].startswith(
+        "tcp, for there is no RDMA at the other end: rxe0 has no RoCE v2 GID for 192.0.2.2"
+    )
+    assert said["with one again"].startswith("rdma rxe0 ")
