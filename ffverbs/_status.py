@@ -189,6 +189,10 @@ def _queue_pairs_table(contexts: list[dict[str, Any]], rates: Rates) -> Table:
 
 def _router_lines(router: dict[str, Any]) -> str:
     lines = [f"router of host {router['host']}, tenant {router['tenant']} (--transport {router['transport']})"]
+    if router["rate_bytes_per_s"]:
+        lines[0] += (
+            f", at most {format_bytes(router['rate_bytes_per_s'])}/s, waited {router['counters']['rate_waits']} times"
+        )
     if router["no_rdma"]:
         lines[0] += f", by TCP: {router['no_rdma']}"
     lines += [f"  problem: {problem}" for problem in router["problems"]]

@@ -93,6 +93,10 @@ class DataPlane:
         _check(lib.ffv_router_set_faults(text.encode()), "cannot make faults")
         self._faulty = True
 
+    def set_rate(self, bytes_per_s: int) -> None:
+        """Have payload sent to other hosts at no more than this on average, in B/s; 0 = as fast as it goes."""
+        _check(lib.ffv_router_set_rate(self._handle, bytes_per_s), "cannot limit the rate")
+
     def _carrier(self, transport: str) -> Any:
         return ("fault" if self._faulty and transport == "tcp" else transport).encode()
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import resource
 import signal
 import socket
@@ -21,9 +22,10 @@ from router.daemon import Router
 from router.node import NodeError
 from router.settings import DEFAULT_PORT, Settings
 
-__all__ = ["main"]
+__all__ = ["main", "parse_rate"]
 
 _MIN_SECRET_BYTES = 16
+_MAX_RATE = 10**12  # FFV_ROUTER_MAX_RATE
 
 
 def _fail(text: object) -> NoReturn:
@@ -79,6 +81,15 @@ def _http(_context: click.Context, _parameter: click.Parameter, value: str) -> t
     return address.strip("[]"), int(port)
 
 
+def parse_rate(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
+    """Return bytes a second; click.BadParameter if it is no rate."""
+    found = re.fullmatch(r"([0-9]{1,12})([KMG]?)", value)
+    number = int(found[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[found[2]] if found else -1
+    if not 0 <= number <= _MAX_RATE:
+        raise click.BadParameter(f"{value!r}: write bytes a second, for example 125M, at most 1000G; 0 is no limit")
+    return number
+
+
 def _default_host(tenant: str) -> str:
     return socket.gethostname() + ("" if tenant == "default" else f".{tenant}")
 
@@ -99,6 +110,8 @@ def _default_host(tenant: str) -> str:
 @click.option("--cluster-secret-file", "secret_file", type=click.Path(path_type=Path, dir_okay=False),
               help="What all routers of a cluster know, and nobody else.")  # fmt: skip
 @click.option("--tenant", default="default", show_default=True, help="Whose containers these are.")
+@click.option("--tenant-rate", "rate", callback=parse_rate, metavar="BYTES", default="0",
+              help="Most payload that these may send to other hosts, in bytes a second (K, M, G).")  # fmt: skip
 @click.option("--fault", "faults", metavar="NAME=NUMBER,...", default="",
               help="Lose, double, delay or reorder what is sent, cut connections, by chance: for tests.")  # fmt: skip
 @click.option(
@@ -140,16 +153,16 @@ def _default_host(tenant: str) -> str:
 @click.option("--verbose", is_flag=True, help="Say more.")
 def main(
     directory: Path, host_ip: str, port: int, host: str | None, url: str, transport: str, secret_file: Path | None,
-    tenant: str, faults: str, verbose: bool, rdma_device: str, rdma_gid_index: int | None, allowed: tuple[str, ...],
-    pool: Network | None, http: tuple[str, int] | str | None, drain_s: float, log_format: str,
+    tenant: str, rate: int, faults: str, verbose: bool, rdma_device: str, rdma_gid_index: int | None,
+    allowed: tuple[str, ...], pool: Network | None, http: tuple[str, int] | str | None, drain_s: float, log_format: str,
 ) -> None:  # fmt: skip
     """Carry the queue pairs of this host's containers to those of other hosts."""
     logs.configure(log_format, verbose=verbose)
     rdma = RdmaSettings("tcp" if faults else transport, rdma_device, rdma_gid_index)
     unasked = isinstance(http, str)  # then it does without, if somebody else has the port
     settings = Settings(
-        directory, host or _default_host(tenant), host_ip, port, tenant, _read_secret(secret_file), rdma, faults, pool,
-        allowed, drain_s, ("127.0.0.1", min(port + 1, 65535)) if isinstance(http, str) else http, not unasked,
+        directory, host or _default_host(tenant), host_ip, port, tenant, _read_secret(secret_file), rdma, faults, rate,
+        pool, allowed, drain_s, ("127.0.0.1", min(port + 1, 65535)) if isinstance(http, str) else http, not unasked,
     )  # fmt: skip
     # A device that is taken away leaves objects that nobody can destroy otherwise.
     os.environ.setdefault("RDMAV_ALLOW_DISASSOC_DESTROY", "1")

@@ -103,6 +103,7 @@ class Router:
             if self.settings.faults:
                 data.set_faults(self.settings.faults)
                 log.warning("faults are made on purpose: %s", self.settings.faults)
+            data.set_rate(self.settings.rate_bytes_per_s)
             await stack.enter_async_context(self.registry)
             carriers = Carriers(data, self.settings.host_ip, self.settings.rdma)
             carriers.check()
@@ -245,6 +246,7 @@ class Router:
         found: dict[str, object] = {
             "host": settings.host,
             "tenant": settings.tenant,
+            "rate_bytes_per_s": settings.rate_bytes_per_s,
             "endpoint": f"{settings.host_ip}:{settings.port}",
             "transport": settings.rdma.transport,
             "no_rdma": "",

@@ -28,6 +28,7 @@ _TOTALS = {
     "bytes_sent": "Bytes sent to other routers.",
     "bytes_received": "Bytes received from other routers.",
     "bytes_placed": "Bytes received from other routers straight into the memory of containers.",
+    "rate_waits": "How often sending waited for --tenant-rate.",
     "datagrams_dropped": "Datagrams that were lost here, as datagrams may be.",
 }
 _NOW = {
@@ -54,7 +55,7 @@ def _families(status: Status) -> Iterable[Any]:
     for name, text in _TOTALS.items():
         yield CounterMetricFamily(f"ffverbs_router_{name}", text, value=status["counters"][name])
     for name, text in _TOTALS.items():
-        if name not in ("bytes_placed", "datagrams_dropped"):
+        if name in ("frames_sent", "frames_received", "bytes_sent", "bytes_received"):
             family = CounterMetricFamily(
                 f"ffverbs_router_peer_{name}", f"{text[:-1]}, by host.", labels=["host", "transport"]
             )

@@ -23,6 +23,7 @@ class Settings:
     secret: bytes = b""
     rdma: RdmaSettings = field(default_factory=RdmaSettings)
     faults: str = ""
+    rate_bytes_per_s: int = 0  # to other hosts; 0 = unlimited
     pool: Network | None = None
     allowed_tenants: tuple[str, ...] = ()
     drain_s: float = 5.0

@@ -175,7 +175,7 @@ void ffv_datagram_send(struct ffv_proxy *proxy)
 {
 	struct ffv_link_channel *channel = ffv_router_channel(proxy->router, proxy->channel);
 
-	for (;;) {
+	while (ffv_rate_allows(proxy->router)) {
 		pthread_mutex_lock(&proxy->router->lock);
 		struct ffv_outbound *out = proxy->datagrams;
 		if (out) {
@@ -196,6 +196,7 @@ void ffv_datagram_send(struct ffv_proxy *proxy)
 			frame->imm_be = from->imm_be;
 			frame->length_bytes = from->length_bytes;
 			memcpy(ffv_frame_payload(frame), out->bytes + sizeof *from, out->payload_bytes);
+			ffv_rate_spend(proxy->router, ffv_frame_bytes(out->payload_bytes));
 		} else {
 			ffv_fetch_add(&proxy->router->datagrams_dropped, 1u);
 		}

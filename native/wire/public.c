@@ -272,6 +272,7 @@ int ffv_router_query(struct ffv_router *router, struct ffv_router_counters *coun
 		.frames_received = ffv_load_relaxed(&router->frames_received),
 		.bytes_received = ffv_load_relaxed(&router->bytes_received),
 		.bytes_placed = ffv_load_relaxed(&router->bytes_placed),
+		.rate_waits = ffv_load_relaxed(&router->rate_waits),
 		.datagrams_dropped = ffv_load_relaxed(&router->datagrams_dropped),
 	};
 

@@ -165,9 +165,10 @@ static void ask_for_room(struct ffv_router *router, struct ffv_link_channel *cha
 }
 
 /* One turn of each pair that has something to send, while there is room. */
-static void pump(struct ffv_link_channel *channel)
+static void pump(struct ffv_router *router, struct ffv_link_channel *channel)
 {
-	while (channel->first_turn && ffv_channel_room(&channel->io)) {
+	while (channel->first_turn && ffv_channel_room(&channel->io) && ffv_rate_allows(router)) {
+		uint64_t before = channel->io.out.tail;
 		struct ffv_pair *pair = channel->first_turn;
 		channel->first_turn = pair->ready_next;
 		if (!channel->first_turn)
@@ -177,6 +178,7 @@ static void pump(struct ffv_link_channel *channel)
 		more |= ffv_outgoing_send(pair, channel);
 		if (more)
 			ffv_pair_take_turn(pair);
+		ffv_rate_spend(router, channel->io.out.tail - before);
 	}
 }
 
@@ -214,9 +216,9 @@ static void serve_channel(struct ffv_router *router, struct ffv_link_channel *ch
 	int out = 1;
 
 	for (int i = 0; i < MOST_ROUNDS && out == 1; i++) {
-		pump(channel);
+		pump(router, channel);
 		out = ffv_channel_flush(&channel->io);
-		if (!channel->first_turn)
+		if (!channel->first_turn || router->rate_wait_ms)
 			break;
 	}
 	if (out < 0) {
@@ -224,7 +226,7 @@ static void serve_channel(struct ffv_router *router, struct ffv_link_channel *ch
 		ffv_link_lose(router, channel, ffv_error_text());
 	} else if (channel->io.link)
 		ask_for_room(router, channel, out == 0);
-	if (out == 1 && channel->first_turn)
+	if (out == 1 && channel->first_turn && !router->rate_wait_ms)
 		come_again(router); /* the rest when others had their turn */
 	count(router, channel);
 }
@@ -442,6 +444,7 @@ static bool end_round(struct ffv_router *router, bool *closing)
 static void serve_queues(struct ffv_router *router)
 {
 	begin_round(router);
+	router->rate_wait_ms = 0;
 	close_asked(router);
 	ffv_calls_free_ended(router);
 	ffv_calls_begin(router);
@@ -502,6 +505,14 @@ static void linger(struct ffv_router *router, struct epoll_event *events)
 	router->linger_skips = n > 0 ? 0 : 1u << router->linger_misses;
 }
 
+/* How long the loop sleeps if nobody wakes it; -1 = for ever. */
+static int sleep_ms(const struct ffv_router *router, bool tidy)
+{
+	int most = router->ticks ? TICK_MS : tidy ? -1 : REST_MS;
+
+	return router->rate_wait_ms && (most < 0 || (int)router->rate_wait_ms < most) ? (int)router->rate_wait_ms : most;
+}
+
 static void *loop_thread(void *arg)
 {
 	struct ffv_router *router = arg;
@@ -509,10 +520,10 @@ static void *loop_thread(void *arg)
 	bool closing = false, tidy = true, sleeps = true;
 
 	while (!closing || !wind_up(router)) {
-		int n = epoll_wait(router->epoll_fd, events, EVENTS, !sleeps ? 0 : router->ticks ? TICK_MS : tidy ? -1 : REST_MS);
-		if (sleeps && !n && !router->ticks)
+		int n = epoll_wait(router->epoll_fd, events, EVENTS, sleeps ? sleep_ms(router, tidy) : 0);
+		tidy = sleeps && !n && !router->ticks && !router->rate_wait_ms;
+		if (tidy)
 			malloc_trim(0); /* what a burst needed and nobody uses */
-		tidy = sleeps && !n && !router->ticks;
 		serve_events(router, events, n);
 		linger(router, events);
 		serve_channels(router);

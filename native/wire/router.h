@@ -247,6 +247,10 @@ struct ffv_router {
 	uint32_t asked_to_tell;       /* [lock] number of the INTEREST that is wanted */
 	uint32_t all_know;            /* [lock] number of the last that every host has seen */
 	_Atomic bool segment_changed; /* there may be something to tell, or to show on the segment */
+	_Atomic uint64_t rate_bytes_per_s, rate_waits;
+	int64_t tokens;               /* bytes that may be sent now; below zero: sent too early */
+	uint64_t filled_ns;
+	uint32_t rate_wait_ms;        /* until then nobody may send; 0 = this round nobody was refused */
 	uint32_t told;
 	struct ffv_interest interest; /* ours, as last told */
 	struct ffv_nodedir *nodedir;
@@ -403,6 +407,11 @@ void ffv_calls_begin(struct ffv_router *router);
 void ffv_calls_free_ended(struct ffv_router *router);
 /* All those over the channel; NULL: of the router. */
 void ffv_calls_end(struct ffv_router *router, const struct ffv_link_channel *channel);
+
+/* ---- rate.c ---- */
+/* Whether payload may be sent now; else rate_wait_ms says when to ask again. */
+bool ffv_rate_allows(struct ffv_router *router);
+void ffv_rate_spend(struct ffv_router *router, uint64_t bytes);
 
 /* ---- segment.c ---- */
 extern const uint8_t ffv_bridge_gid[16];

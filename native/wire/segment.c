@@ -217,6 +217,7 @@ static void send_to_hosts(struct ffv_router *router, const struct ffv_outbound *
 		}
 		frame->length_bytes = out->payload_bytes - (uint32_t)sizeof head;
 		memcpy(ffv_frame_payload(frame), out->bytes, out->payload_bytes);
+		ffv_rate_spend(router, ffv_frame_bytes(out->payload_bytes));
 	}
 }
 
@@ -224,6 +225,8 @@ void ffv_segment_send(struct ffv_proxy *bridge)
 {
 	struct ffv_router *router = bridge->router;
 
+	if (!ffv_rate_allows(router))
+		return;
 	pthread_mutex_lock(&router->lock);
 	struct ffv_outbound *out = bridge->datagrams;
 	bridge->datagrams = NULL;

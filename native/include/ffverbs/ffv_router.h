@@ -38,6 +38,7 @@ struct ffv_router_counters {
 	uint64_t bytes_sent, bytes_received;
 	uint64_t bytes_placed;      /* of bytes_received: read straight into the memory of containers */
 	uint64_t datagrams_dropped;
+	uint64_t rate_waits;        /* how often sending waited for ffv_router_set_rate */
 	uint32_t channels, proxies, pairs;
 	uint32_t under_way;         /* work requests of reliable and unreliable connections that are not done, both ways */
 };
@@ -74,6 +75,10 @@ int ffv_router_describe_channel(struct ffv_router *router, uint32_t channel, cha
  * opened afterwards: NAME=NUMBER,... with the probabilities (0 to 1, a frame) drop, twice, reorder, delay (by up to
  * delay_ms), cut and half_open, and a seed. -EINVAL for anything else. Before any channel is opened. */
 int ffv_router_set_faults(const char *text);
+/* Sends payload to other hosts at no more than this on average, all of it together; 0 = as fast as it goes. -EINVAL if it
+ * is more than FFV_ROUTER_MAX_RATE. At any time. */
+#define FFV_ROUTER_MAX_RATE 1000000000000ull
+int ffv_router_set_rate(struct ffv_router *router, uint64_t bytes_per_s);
 /* Goes on with a channel over another socket to the same router, which resumes it, too: nothing is lost or comes twice.
  * The socket becomes the data plane's own (on success). -ENOTCONN if the channel is closed. */
 int ffv_router_resume_channel(struct ffv_router *router, uint32_t channel, const char *transport, int socket);

@@ -347,6 +347,36 @@ static void test_counters(void)
 	hosts_disconnect();
 }
 
+/* No more than the limit leaves the host, whoever sends it; what comes here is not limited by it, nor is anything later. */
+static void test_rate(void)
+{
+	const uint32_t length = 3u << 20;
+	const uint64_t rate = 20000000;
+	struct ffv_router_counters counters;
+
+	CHECK_FAIL(ffv_router_set_rate(hosts[0].router, FFV_ROUTER_MAX_RATE + 1), EINVAL, "rate");
+	CHECK_OK(ffv_router_set_rate(hosts[0].router, rate));
+	hosts_connect(FFV_QPT_RC);
+	hosts_fill(&hosts[0], 0, length, 21);
+	uint64_t began_ns = ffv_clock_ns();
+	hosts_post(FFV_WR_RDMA_WRITE, 1, 0, length, 4u << 20, 0);
+	for (unsigned n = 0; n < 100; n++) /* of which the first tenth fills the burst, and a piece may be ahead */
+		hosts_post(FFV_WR_RDMA_WRITE, 2 + n, 0, 30000, 1u << 20, 0);
+	for (unsigned n = 0; n < 101; n++)
+		CHECK_EQ(poll_status(hosts[0].side.cq, FFV_WC_SUCCESS).wr_id, 1 + n);
+	uint64_t sent = length + 100 * 30000ull, least_ns = (sent - rate / 50 - 200000) * 1000 / (rate / 1000000);
+	CHECK(ffv_clock_ns() - began_ns >= least_ns);
+	hosts_check_same(0, 4u << 20, length);
+	CHECK_OK(ffv_router_query(hosts[0].router, &counters));
+	CHECK(counters.rate_waits > 0);
+	CHECK_OK(ffv_router_query(hosts[1].router, &counters));
+	CHECK_EQ(counters.rate_waits, 0);
+	CHECK_OK(ffv_router_set_rate(hosts[0].router, 0));
+	hosts_post(FFV_WR_RDMA_WRITE, 200, 0, 1u << 20, 0, 0);
+	CHECK_EQ(poll_status(hosts[0].side.cq, FFV_WC_SUCCESS).wr_id, 200);
+	hosts_disconnect();
+}
+
 /* What waits when the channel goes ends with an error; so do the queue pairs. */
 static void test_cut(void)
 {
@@ -395,6 +425,7 @@ int main(void)
 	test_local_error();
 	test_nobody_is_held_up();
 	test_counters();
+	test_rate();
 	test_datagrams();
 	hosts_check_transport();
 	test_cut();
