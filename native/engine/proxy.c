@@ -212,14 +212,25 @@ enum verdict ffv_run_await_header(struct run *run, uint32_t bytes)
 
 /* ---- pulling ------------------------------------------------------------------------------------------------------------------ */
 
-void ffv_pull_begin(const struct ffv_exec_env *env, const struct ffv_qp_ref *requester)
+static void enter_for(const struct ffv_exec_env *env, uint64_t party)
 {
-	uint64_t party = FFV_PARTY(requester->view->context_id, requester->qpn);
-
 	ffv_store_relaxed(&env->thread->requester, party);
 	ffv_store_relaxed(&env->thread->responder, party);
 	ffv_exec_enter(env->thread);
 	ffv_fence_store_load(); /* [exec-epoch] the mark before every key that is read */
+}
+
+void ffv_pull_begin(const struct ffv_exec_env *env, const struct ffv_qp_ref *requester)
+{
+	enter_for(env, FFV_PARTY(requester->view->context_id, requester->qpn));
+}
+
+int ffv_pull_open(const struct ffv_exec_env *env, struct ffv_view *view, uint32_t qpn, struct ffv_qp_ref *ref)
+{
+	enter_for(env, FFV_PARTY(view->context_id, qpn));
+	int rc = ffv_qp_ref_open(view, qpn, ref);
+	ffv_exec_leave(env->thread);
+	return rc;
 }
 
 void ffv_pull_end(const struct ffv_exec_env *env)

@@ -65,6 +65,8 @@ enum ffv_pull {
 	FFV_PULL_UNREACHABLE = 4,     /* its memory is not reached from here */
 };
 
+/* As ffv_qp_ref_open: the container gives the queue pair's memory to no other one meanwhile; [exec-epoch]. */
+int ffv_pull_open(const struct ffv_exec_env *env, struct ffv_view *view, uint32_t qpn, struct ffv_qp_ref *ref);
 /* Between begin and end the container deregisters no memory that its queue pair names; [exec-epoch]. */
 void ffv_pull_begin(const struct ffv_exec_env *env, const struct ffv_qp_ref *requester);
 void ffv_pull_end(const struct ffv_exec_env *env);

@@ -639,11 +639,16 @@ void ffv_outgoing_wanted(struct ffv_proxy *proxy, const uint8_t gid[16], uint32_
 {
 	struct ffv_peer *peer = ffv_peer_get(proxy->ctx, gid, qpn);
 	struct ffv_pair *pair = NULL;
+	struct ffv_exec_env env;
 	struct ffv_qp_ref ref;
 
 	if (!peer)
 		return;
-	if (!ffv_qp_ref_open(&peer->view, qpn, &ref)) {
+	if (ffv_context_env(proxy->ctx, &env)) {
+		ffv_peer_put(peer);
+		return;
+	}
+	if (!ffv_pull_open(&env, &peer->view, qpn, &ref)) {
 		if (ref.type == FFV_QPT_UD)
 			run_datagrams(proxy, &ref);
 		else if (is_connected_to(&ref, proxy))

@@ -148,10 +148,12 @@ static void read_channel(struct ffv_router *router, struct ffv_link_channel *cha
 		if (channel->io.error < 0)
 			end = channel->io.error;
 	}
-	if (got < 0)
-		ffv_link_break(router, channel, ffv_error_text());
-	else if (end < 0)
+	if (got < 0) {
+		channel->ends = true;
+		snprintf(channel->why, sizeof channel->why, "%s", ffv_error_text());
+	} else if (end < 0) {
 		ffv_link_lose(router, channel, ffv_error_text());
+	}
 }
 
 static void ask_for_room(struct ffv_router *router, struct ffv_link_channel *channel, bool wanted)
@@ -399,7 +401,7 @@ static void serve_event(struct ffv_router *router, const struct epoll_event *eve
 
 	switch (event->data.u64 & TAGS) {
 	case FFV_TAG_CHANNEL:
-		if (!channel->broken && event->events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP))
+		if (!channel->broken && !channel->ends && event->events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP))
 			read_channel(router, channel);
 		return;
 	case FFV_TAG_CALL:
@@ -465,6 +467,8 @@ static void serve_channels(struct ffv_router *router)
 	router->ticks = false;
 	for (uint32_t i = 0; i < FFV_MAX_CHANNELS; i++) {
 		struct ffv_link_channel *channel = router->channels[i];
+		if (channel && channel->ends) /* after what was posted before that was looked at */
+			ffv_link_break(router, channel, channel->why);
 		if (channel && !channel->broken)
 			ffv_link_resume(router, channel);
 		if (channel && !channel->broken)

@@ -179,6 +179,8 @@ struct ffv_link_channel {
 	_Atomic uint64_t frames_sent, frames_received, bytes_sent, bytes_received, bytes_placed;
 	uint32_t number;
 	bool broken;                  /* [lock] to set; read by the loop without */
+	bool ends;                    /* the other end said so, or broke a rule: this round breaks it */
+	char why[108];
 	uint64_t lost_ns;             /* since when it has had no link; 0 = it has one */
 	const struct ffv_transport *next_transport; /* [lock] of next_link */
 	struct ffv_wire_link *next_link; /* [lock] to go on with; NULL = none */
