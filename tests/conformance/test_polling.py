@@ -1,8 +1,10 @@
 """Completions as Python objects: how many a poll makes, what they are, what they cost, and that none stays behind."""
 
+import gc
 import sys
 import weakref
 from collections import Counter
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -75,6 +77,16 @@ def test_polled_completions_are_ordinary_objects(here: Pair, queue: CQ) -> None:
     assert gone() is None
 
 
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """What earlier tests left is collected before, and nothing meanwhile."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collection")
 def test_completions_that_are_dropped_leave_nothing(here: Pair, queue: CQ) -> None:
     kept = [WC, queue, here.a._objects.qps[0]._handle, e.IBV_WC_SUCCESS, queue._handle]
     before = [sys.getrefcount(thing) for thing in kept]
@@ -88,6 +100,7 @@ def test_completions_that_are_dropped_leave_nothing(here: Pair, queue: CQ) -> No
     assert [sys.getrefcount(thing) for thing in kept] == before
 
 
+@pytest.mark.usefixtures("no_collection")
 def test_a_call_runs_one_python_function_whatever_it_polls(here: Pair, queue: CQ) -> None:
     """What Python adds to the engine must not grow unseen: its time cannot be tested, its calls can be counted."""
     qp, chain = here.a._objects.qps[0], here.a._send_wr(here.remote(e.IBV_WR_RDMA_WRITE, 8, wr_id=1))
