@@ -232,7 +232,7 @@ def test_an_endpoint_of_nowhere(here: Ends) -> None:
 def test_a_thousand_connections_one_after_another(foreign: Ends) -> None:
     foreign.server.do(cm.endpoint, foreign.address, listening=True)
     before = None
-    for count in (20, 180) if foreign.path == "tcp" else (20, 980):
+    for count in (20, 60) if foreign.path == "tcp" else (20, 980):
         finish = begin(foreign.server, "do", cm.serve_many, count)  # type: ignore[arg-type]
         assert foreign.client.do(cm.ask_many, foreign.address, count) == count
         assert finish() == count
