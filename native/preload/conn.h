@@ -26,6 +26,7 @@
 #include "base/atomics.h"
 #include "preload/real.h"
 
+#define PRE_GIVE_UP_NS 10000000000ull /* after this time nobody will ask for a stream any more */
 #define PRE_EXPORT __attribute__((visibility("default")))
 
 enum pre_kind { PRE_LISTENER, PRE_CONNECTS, PRE_ACCEPTED };
@@ -43,7 +44,12 @@ struct pre_conn {
 	_Atomic bool has_engine;
 	int engine;                        /* number of the stream, or of the listener */
 	int tcp;                           /* number of our own for the same TCP socket, when there is a stream */
-	bool was_asked;                    /* a connection: for its stream; a listener: to listen here as well */
+	bool was_asked;                    /* a listener: to listen here as well */
+	bool is_inherited;                 /* of a fork: another process may have it, too */
+	int holders;                       /* fork.c; how many processes have what was accepted, 0: not shared */
+	int own_listener;                  /* for the request of this one connection */
+	unsigned asks;                     /* how often a stream was asked for, or was made possible */
+	uint64_t next_ask_ns;
 	struct pre_conn *listener;         /* where it came from, held */
 	struct sockaddr_in6 peer;          /* in the family of the program's socket */
 	uint64_t give_up_ns;
@@ -78,16 +84,41 @@ bool pre_hold(struct pre_conn *conn);
 void pre_lock_table(void);
 void pre_unlock_table(void);
 
+/* ---- high.c ------------------------------------------------------------------------------------------------------------------- */
+
+/* Where numbers begin that are not the program's. */
+int pre_first_high(void);
+/* The program may need what is left of them. */
+bool pre_is_scarce(int fd);
+/* The engine's socket under a high number; -errno stays as it is. */
+int pre_raise_engine(int engine);
+
+/* ---- environment.c ------------------------------------------------------------------------------------------------------------ */
+
+/* Before the engine is used. */
+void pre_restore_environment(void);
+
+/* ---- find.c ------------------------------------------------------------------------------------------------------------------- */
+
+/* -1 if it has none such. */
+int pre_option(int fd, int level, int name);
+/* A process that will accept from it listens on verbs, too. */
+void pre_will_accept(struct pre_conn *listener, int fd);
+/* Takes the next step towards a stream, if there is one to take. True: the connection has a stream. */
+bool pre_advance(struct pre_conn *conn, int fd);
+/* Lock held: nobody here will answer the peer's request. */
+void pre_refuse(struct pre_conn *conn);
+
 /* ---- conn.c ------------------------------------------------------------------------------------------------------------------ */
 
 /* After the kernel's calls have succeeded, or a connection is being made. */
 void pre_connecting(int fd, const struct sockaddr *addr, socklen_t length);
 void pre_listening(int fd);
 void pre_accepted(int listener_fd, int fd);
-/* A process that will accept from it listens on verbs, too. */
-void pre_will_accept(struct pre_conn *listener, int fd);
-/* Takes the next step towards a stream, if there is one to take. True: the connection has a stream. */
-bool pre_advance(struct pre_conn *conn, int fd);
+/* Lock held, in these three: it gets a stream; loses it; is TCP for good. */
+void pre_attach(struct pre_conn *conn, int fd, int engine);
+void pre_detach(struct pre_conn *conn);
+void pre_become_plain(struct pre_conn *conn);
 /* tx held: lets what is sent from now on go by the stream, if it can. */
 bool pre_begin_sending(struct pre_conn *conn);
 /* rx held: looks whether what comes now comes by the stream, or no longer does. */
@@ -105,6 +136,11 @@ void pre_end(struct pre_conn *conn);
 void pre_handle_forks(void);
 /* Looks after what the peer may ask of the connection while the program does not. */
 void pre_attend(struct pre_conn *conn);
+/* No other process has it any more, of those that had it when one forked. */
+bool pre_is_sole_holder(const struct pre_conn *conn);
+void pre_hold_no_longer(struct pre_conn *conn);
+/* Lock held: before this process closes what others may still use. */
+void pre_leave_for_others(struct pre_conn *conn);
 /* Reads what a fork left; 0: nothing is left. */
 long pre_read_rest(struct pre_conn *conn, const struct msghdr *msg, int flags);
 bool pre_has_rest(const struct pre_conn *conn);

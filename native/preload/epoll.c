@@ -209,21 +209,24 @@ static void give_back(struct pre_member *member, bool restores)
 	make_hot(member, false);
 	make_cold(member);
 	control(set, EPOLL_CTL_DEL, member->engine, 0, NULL);
-	if (restores && member->is_disabled)
-		member->wanted.events = EPOLLONESHOT;
-	if (restores)
-		pre_real()->epoll_ctl(set->fd, member->tcp_events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, member->fd, &member->wanted);
-	else if (member->tcp_events)
+	if (restores) {
+		struct epoll_event wanted = member->wanted;
+		if (member->is_disabled)
+			member->wanted.events = EPOLLONESHOT;
+		control_tcp(member, member->tcp_events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD);
+		member->wanted = wanted;
+	}
+	if (!restores && member->tcp_events)
 		control(set, EPOLL_CTL_DEL, member->fd, 0, NULL);
 	member->has_stream = false;
 }
 
-static void remove_member(struct pre_member *member, bool restores)
+static void remove_member(struct pre_member *member)
 {
 	struct pre_set *set = member->set;
 	struct pre_conn *conn = member->conn;
 
-	give_back(member, restores);
+	give_back(member, false);
 	for (struct pre_member **at = &set->members; *at; at = &(*at)->next_in_set)
 		if (*at == member) {
 			*at = member->next_in_set;
@@ -281,30 +284,45 @@ void pre_epoll_changed(struct pre_conn *conn)
 	pthread_mutex_unlock(&lists);
 }
 
-static void remove_all(struct pre_conn *conn, bool restores)
+/* Of the members that have the stream, or of all, the first one; its set is locked. */
+static struct pre_member *lock_first(struct pre_conn *conn, bool all)
 {
-	while (conn->members) {
+	for (;;) {
 		pthread_mutex_lock(&lists);
 		struct pre_member *member = conn->members;
+		while (member && !all && !member->has_stream)
+			member = member->next_in_conn;
 		struct pre_set *set = member ? member->set : NULL;
 		pthread_mutex_unlock(&lists);
 		if (!set)
-			return;
+			return NULL;
 		pthread_mutex_lock(&set->lock);
-		if (conn->members == member && member->set == set)
-			remove_member(member, restores);
+		if (member->set == set && member->conn == conn && (all || member->has_stream))
+			return member;
 		pthread_mutex_unlock(&set->lock);
 	}
 }
 
 void pre_epoll_restore(struct pre_conn *conn)
 {
-	remove_all(conn, true);
+	struct pre_member *member;
+
+	while (conn->members && (member = lock_first(conn, false))) {
+		struct pre_set *set = member->set;
+		give_back(member, true);
+		pthread_mutex_unlock(&set->lock);
+	}
 }
 
 void pre_epoll_forget(struct pre_conn *conn)
 {
-	remove_all(conn, false);
+	struct pre_member *member;
+
+	while (conn->members && (member = lock_first(conn, true))) {
+		struct pre_set *set = member->set;
+		remove_member(member);
+		pthread_mutex_unlock(&set->lock);
+	}
 }
 
 void pre_epoll_closed(int fd)
@@ -316,7 +334,7 @@ void pre_epoll_closed(int fd)
 	pthread_mutex_lock(&set->lock);
 	set->is_open = false;
 	while (set->members)
-		remove_member(set->members, false);
+		remove_member(set->members);
 	pre_real()->close(set->kick_fd);
 	pthread_mutex_unlock(&set->lock);
 }
@@ -417,14 +435,14 @@ static int control_member(struct pre_set *set, struct pre_conn *conn, int operat
 	if (member && operation == EPOLL_CTL_MOD)
 		return modify(set, member, event);
 	if (member && operation == EPOLL_CTL_DEL && member->has_stream) {
-		remove_member(member, false);
+		remove_member(member);
 		return 0;
 	}
 	int rc = pre_real()->epoll_ctl(set->fd, operation, fd, event);
 	if (!rc && operation == EPOLL_CTL_ADD)
 		add_member(set, conn, fd, event);
 	if (!rc && operation == EPOLL_CTL_DEL && member)
-		remove_member(member, false);
+		remove_member(member);
 	return rc;
 }
 

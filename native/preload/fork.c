@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -185,6 +186,66 @@ static void drop_rest(int fd, struct pre_conn *conn, void *argument)
 	conn->copy = NULL;
 }
 
+/* What another process closes may be somebody's still, and then goes on by TCP. What came and was not read is lost. */
+void pre_leave_for_others(struct pre_conn *conn)
+{
+	uint64_t deadline_ns = ffv_clock_ns() + ANSWER_NS;
+
+	if (!conn->is_inherited || !ffv_load_acquire(&conn->has_engine) || conn->rx_is_back)
+		return;
+	pre_end_sending(conn);
+	pre_real()->send(conn->tcp, "", 1, MSG_OOB | MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (!has_answered(conn) && ffv_clock_ns() < deadline_ns)
+		usleep(50);
+}
+
+static void leave_at_exit(int fd, struct pre_conn *conn, void *argument)
+{
+	(void)fd;
+	(void)argument;
+	pre_leave_for_others(conn);
+}
+
+__attribute__((destructor)) static void at_exit(void)
+{
+	pre_for_each(leave_at_exit, NULL);
+}
+
+/* ---- who has it -------------------------------------------------------------------------------------------------------------------------- */
+
+#define HOLDERS 65536
+
+static _Atomic uint32_t *holders;      /* shared by a process and its children */
+
+static void share_out(int fd, struct pre_conn *conn, void *argument)
+{
+	static int last;
+
+	(void)fd;
+	(void)argument;
+	/* What has been inherited and is passed on once more, both may use at the same time, as rsync does. */
+	if (conn->kind != PRE_ACCEPTED || conn->has_engine || conn->is_inherited || conn->holders || !holders)
+		return;
+	for (int tries = 0; tries < HOLDERS && !conn->holders; tries++) {
+		uint32_t nobody = 0;
+		last = last % (HOLDERS - 1) + 1;
+		if (ffv_cas(&holders[last], &nobody, 2u))
+			conn->holders = last;
+	}
+}
+
+bool pre_is_sole_holder(const struct pre_conn *conn)
+{
+	return conn->holders && ffv_load_acquire(&holders[conn->holders]) == 1;
+}
+
+void pre_hold_no_longer(struct pre_conn *conn)
+{
+	if (conn->holders)
+		ffv_fetch_sub(&holders[conn->holders], 1u);
+	conn->holders = 0;
+}
+
 /* ---- fork ------------------------------------------------------------------------------------------------------------------------------ */
 
 static __thread bool is_for_exec;      /* the fork that is under way */
@@ -194,9 +255,24 @@ static void before_fork(void)
 {
 	pthread_mutex_lock(&forking);
 	go_back(!is_for_exec);
+	if (!is_for_exec)
+		pre_for_each(share_out, NULL);
 	pthread_mutex_lock(&attending);
 	pre_epoll_lock();
 	pre_lock_table();
+}
+
+/* What was accepted and has no stream yet is the child's to find one for, when the parent has closed it. What both may go on
+ * to use is TCP for good. */
+static void leave_to_child(int fd, struct pre_conn *conn, void *argument)
+{
+	drop_rest(fd, conn, argument);
+	if (conn->kind == PRE_LISTENER || conn->has_engine)
+		return;
+	pthread_mutex_lock(&conn->lock);
+	pre_refuse(conn);
+	pre_become_plain(conn);
+	pthread_mutex_unlock(&conn->lock);
 }
 
 static void after_fork_in_parent(void)
@@ -204,7 +280,7 @@ static void after_fork_in_parent(void)
 	pre_unlock_table();
 	pre_epoll_unlock(false);
 	pthread_mutex_unlock(&attending);
-	pre_for_each(drop_rest, NULL);
+	pre_for_each(is_for_exec ? drop_rest : leave_to_child, NULL);
 	pthread_mutex_unlock(&forking);
 }
 
@@ -212,11 +288,19 @@ static void forget_stream(int fd, struct pre_conn *conn, void *argument)
 {
 	(void)fd;
 	(void)argument;
-	if (!conn->has_engine)
-		return;
 	pthread_mutex_init(&conn->tx, NULL); /* which threads of the parent may have held */
 	pthread_mutex_init(&conn->rx, NULL);
 	pthread_mutex_init(&conn->lock, NULL);
+	if (conn->own_listener >= 0)
+		pre_real()->close(conn->own_listener);
+	conn->own_listener = -1;
+	if (!conn->has_engine && conn->kind != PRE_LISTENER && (!conn->holders || conn->is_inherited))
+		ffv_store_relaxed(&conn->is_plain, true);
+	conn->is_inherited = true;
+	conn->asks = 0;
+	conn->give_up_ns = ffv_clock_ns() + PRE_GIVE_UP_NS;
+	if (!conn->has_engine)
+		return;
 	pre_real()->close(conn->engine);
 	if (conn->tcp >= 0)
 		pre_real()->close(conn->tcp);
@@ -251,6 +335,9 @@ static void after_fork_in_child(void)
 
 static void register_handlers(void)
 {
+	void *memory = mmap(NULL, HOLDERS * sizeof *holders, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	holders = memory == MAP_FAILED ? NULL : memory;
 	pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 

@@ -77,7 +77,7 @@ static struct pre_conn *take_memory(void)
 	memset((char *)conn + from, 0, sizeof *conn - from);
 	conn->next = NULL;
 	conn->numbers = 0;
-	conn->engine = conn->tcp = -1;
+	conn->engine = conn->tcp = conn->own_listener = -1;
 	conn->tcp_until = UINT64_MAX;
 	return conn;
 }

@@ -35,6 +35,10 @@ int pre_stream_readiness(struct pre_conn *conn, int wanted)
 	mask = ffv_socket_poll(conn->engine);
 	if (mask < 0)
 		return 0; /* closed by another thread */
+	if (conn->marks_sent == PRE_MARKS_NONE && mask & POLLOUT && !pthread_mutex_trylock(&conn->tx)) {
+		pre_begin_sending(conn);
+		pthread_mutex_unlock(&conn->tx);
+	}
 	if (!ffv_load_relaxed(&conn->rx_on_verbs) || mask & POLLRDHUP)
 		pre_look_at_marks(conn);
 	bool rx = ffv_load_relaxed(&conn->rx_on_verbs), tx = ffv_load_relaxed(&conn->tx_on_verbs);

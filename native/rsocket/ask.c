@@ -191,6 +191,20 @@ int ffv_accept_from(int fd, const struct sockaddr *peer, uint32_t length)
 	return rc;
 }
 
+int ffv_refuse_from(int fd, const struct sockaddr *peer, uint32_t length)
+{
+	struct ffv_rs_socket *child, *listener = ffv_rs_get(fd);
+
+	if (!listener)
+		return -EBADF;
+	child = !listener->asks || !peer || length < sizeof(struct sockaddr_in) ? NULL : take_request(listener, peer);
+	ffv_rs_put(listener);
+	if (!child)
+		return ffv_fail(ENOENT, "that peer has not asked for a connection");
+	refuse(child);
+	return 0;
+}
+
 int ffv_requests_waiting(int fd)
 {
 	struct ffv_rs_socket *listener = ffv_rs_get(fd);

@@ -10,7 +10,7 @@ extracted=$2
 
 build="gcc libc6-dev python3-dev python3-venv"
 test="$build libibverbs-dev librdmacm-dev python3-pyverbs etcd-server openssl valgrind iproute2
-curl iperf3 redis-server redis-tools"
+curl iperf3 memcached nginx-light postgresql redis-server redis-tools rsync wrk"
 lab="$test qemu-system-x86 iproute2 ibverbs-providers"
 bench="$test libfabric-bin libucx-dev ucx-utils iperf3 sockperf"
 case $what in

@@ -4,8 +4,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -135,6 +138,105 @@ def test_redis(ends: Ends, tmp_path: Path, pipeline: str) -> None:
         ends.run("redis-cli", *where, "bgsave")
         assert ends.run("redis-cli", *where, "strlen", "big").strip() == "1000000"
     ends.check("redis-benchmark")
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_memcached(ends: Ends, threads: str) -> None:
+    """Values of many sizes over several connections, which its threads share out."""
+    need("memcached")
+    port = free_port()
+    as_user = ["-u", "root"] if os.geteuid() == 0 else []
+    with ends.serving("memcached", *as_user, "-l", "127.0.0.1", "-p", str(port), "-t", threads) as server:
+        await_port(port, server)
+        assert ends.run(sys.executable, CASES, "memcached", str(port)) == "done\n"
+    ends.check(PYTHON)
+
+
+def test_nginx_with_curl_and_wrk(ends: Ends, tmp_path: Path) -> None:
+    """Two workers, which are forked and clean their environment; sendfile; connections that are kept."""
+    need("nginx", "curl", "wrk")
+    port = free_port()
+    (tmp_path / "file").write_bytes(body := os.urandom(2_000_000))
+    (tmp_path / "small").write_text("small\n")
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    folders = "\n".join(f"{kind}_temp_path {tmp_path};" for kind in kinds)
+    user = "user root;" if os.geteuid() == 0 else ""
+    (tmp_path / "conf").write_text(
+        f"{user} worker_processes 2; pid {tmp_path}/pid; error_log {tmp_path}/errors; daemon off;\n"
+        "events { worker_connections 256; }\n"
+        f"http {{ access_log off; sendfile on; {folders}\n"
+        f"server {{ listen 127.0.0.1:{port}; root {tmp_path}; }} }}\n"
+    )
+    with ends.serving("nginx", "-e", tmp_path / "errors", "-c", tmp_path / "conf") as server:
+        await_port(port, server)
+        url = f"http://127.0.0.1:{port}"
+        ends.run("curl", "-sS", "--fail", "-o", tmp_path / "got", f"{url}/file")
+        assert (tmp_path / "got").read_bytes() == body
+        told = ends.run("wrk", "-t", "2", "-c", "8", "-d", "1s", f"{url}/small")
+        assert "Non-2xx" not in told
+        assert "Socket errors" not in told
+        told = ends.run("wrk", "-t", "1", "-c", "4", "-d", "1s", f"{url}/file")
+        assert "Socket errors" not in told
+    ends.check("wrk")
+
+
+def test_rsync_from_its_daemon(ends: Ends, tmp_path: Path) -> None:
+    """A server that forks for each connection."""
+    need("rsync")
+    port = free_port()
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    (source / "big").write_bytes(os.urandom(2_000_000))
+    for number in range(50):
+        (source / f"file {number}").write_text(str(number))
+    (tmp_path / "conf").write_text(f"use chroot = no\nport = {port}\naddress = 127.0.0.1\n[m]\npath = {source}\n")
+    with ends.serving("rsync", "--daemon", "--no-detach", "--config", tmp_path / "conf") as server:
+        await_port(port, server)
+        for _ in range(2):
+            ends.run("rsync", "-a", f"rsync://127.0.0.1:{port}/m/", f"{target}/")
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == {
+        path.name: path.read_bytes() for path in source.iterdir()
+    }
+
+
+def postgres_programs() -> Path | None:
+    """Return the folder of PostgreSQL's programs, which Debian keeps out of PATH."""
+    return max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
+
+
+def test_postgresql_with_pgbench(ends: Ends) -> None:
+    """A process for each connection, forked after it was accepted. It refuses to run as root."""
+    folder = postgres_programs()
+    if folder is None:
+        pytest.skip("not installed: postgresql (tests/setup/system_packages.sh test)")
+    as_user: tuple[str, ...] = ()
+    if os.geteuid() == 0:
+        need("setpriv")
+        as_user = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="ffv-pg-") as home:
+        for path in (home, os.environ["FFVERBS_DIR"], ends.report.parent):
+            os.chmod(path, 0o777)
+        subprocess.run(
+            [*as_user, folder / "initdb", "-D", f"{home}/data", "-A", "trust", "-U", "bench", "-N", "-E", "UTF8"],
+            stdout=subprocess.DEVNULL,
+            timeout=HANG_SECONDS,
+            check=True,
+        )
+        where = ("-h", "127.0.0.1", "-p", str(port))
+        command: tuple[str | Path, ...] = (*as_user, folder / "postgres", "-D", f"{home}/data", *where, "-k", home)
+        with ends.serving(*command, "-F", stderr=subprocess.DEVNULL) as server:
+            asks: list[str | Path] = [folder / "pg_isready", "-q", *where]
+            while subprocess.run(asks, timeout=HANG_SECONDS, check=False).returncode:
+                assert server.poll() is None
+                time.sleep(0.02)
+            ends.run(folder / "pgbench", "-i", "-q", *where, "-U", "bench", "postgres", stderr=subprocess.DEVNULL)
+            work = ("-t", "50", "-c", "4", "-U", "bench", "postgres")
+            told = ends.run(folder / "pgbench", *where, *work, stderr=subprocess.DEVNULL)
+            assert "number of transactions actually processed: 200/200" in told
+            server.send_signal(signal.SIGINT)  # without waiting for clients
+            server.wait(HANG_SECONDS)
+    ends.check("pgbench")
 
 
 # ---- the command ----------------------------------------

@@ -171,6 +171,31 @@ def half_close() -> None:
     assert client.recv(1) == b""
 
 
+def memcached() -> None:
+    """Connections to a memcached at the port that the command line names: values of many sizes, set and got."""
+    failures: list[BaseException] = []
+
+    def talk(number: int) -> None:
+        try:
+            with socket.create_connection(("127.0.0.1", int(sys.argv[2]))) as sock:
+                for turn in range(200):
+                    value = f"{number}-{turn}|".encode() * (1 + turn * 13 % 700)
+                    sock.sendall(f"set k{number} 0 0 {len(value)}\r\n".encode() + value + b"\r\n")
+                    assert receive(sock, 8) == b"STORED\r\n"
+                    sock.sendall(f"get k{number}\r\n".encode())
+                    answer = f"VALUE k{number} 0 {len(value)}\r\n".encode() + value + b"\r\nEND\r\n"
+                    assert receive(sock, len(answer)) == answer
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=talk, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
+
+
 CASES: dict[str, Callable[[], None]] = {
     "edges": edges,
     "once": once,
@@ -179,6 +204,7 @@ CASES: dict[str, Callable[[], None]] = {
     "fork_parent": fork_parent,
     "subprocess": subprocess_,
     "half_close": half_close,
+    "memcached": memcached,
 }
 
 if __name__ == "__main__":

@@ -110,6 +110,8 @@ int ffv_listen_asked(int fd, int backlog);
 /* Makes the connection with that peer: a number, non-blocking and close-on-exec, that is connecting. -ENOENT: the peer has not
  * asked for one (yet). */
 int ffv_accept_from(int fd, const struct sockaddr *peer, uint32_t length);
+/* Refuses it instead. -ENOENT as well. */
+int ffv_refuse_from(int fd, const struct sockaddr *peer, uint32_t length);
 /* How many wait to be asked for. */
 int ffv_requests_waiting(int fd);
 /* Says something of 28 bits between the data before and the data after it. The second mark of a direction is its end, as
