@@ -100,6 +100,7 @@ struct ffv_cm_id_private {
 	uint64_t retry_ns;             /* lock: when to try again what did not work yet */
 	uint64_t ask_ns;               /* lock: when the router may be asked again for the address */
 	uint32_t events_read;          /* lock: and not yet acknowledged */
+	uint32_t qp_follows;           /* lock: events that are being read and change the queue pair's state */
 	uint32_t backlog;
 	uint32_t waiting_requests;     /* lock: connect requests that nobody read */
 	uint8_t tos, ack_timeout;
@@ -167,6 +168,8 @@ void ffv_cm_drop_events(struct ffv_cm_id_private *id, struct ffv_cm_id_private *
 void ffv_cm_drop_join(struct ffv_cm_id_private *id, struct ffv_cm_multicast *multicast);
 /* Waits until all events of the id that were read are acknowledged. */
 void ffv_cm_wait_acknowledged(struct ffv_cm_id_private *id);
+/* The id's queue pair, which is no longer the id's, once no event that is being read changes its state. */
+struct ffv_qp *ffv_cm_take_qp(struct ffv_cm_id_private *id);
 /* Of a synchronous id: waits for the result of what was begun. Others: 0 at once. */
 int ffv_cm_complete(struct ffv_cm_id_private *id);
 

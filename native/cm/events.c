@@ -180,6 +180,37 @@ void ffv_cm_drop_join(struct ffv_cm_id_private *id, struct ffv_cm_multicast *mul
 
 /* ---- reading -------------------------------------------------------------------------------------------------------------- */
 
+/* The queue pair stays while an event changes its state, whoever destroys it meanwhile: ffv_cm_take_qp waits. */
+static bool begin_following(const struct ffv_cm_event *event)
+{
+	if (event->event != FFV_CM_EVENT_CONNECT_RESPONSE && event->event != FFV_CM_EVENT_REJECTED)
+		return false;
+	struct ffv_cm_id_private *id = ffv_cm_private(event->id);
+	if (!id->id.qp)
+		return false;
+	id->qp_follows++;
+	return true;
+}
+
+static void end_following(struct ffv_cm_id_private *id)
+{
+	pthread_mutex_lock(&ffv_cm_lock);
+	id->qp_follows--;
+	pthread_cond_broadcast(&acknowledged);
+	pthread_mutex_unlock(&ffv_cm_lock);
+}
+
+struct ffv_qp *ffv_cm_take_qp(struct ffv_cm_id_private *id)
+{
+	pthread_mutex_lock(&ffv_cm_lock);
+	while (id->qp_follows)
+		pthread_cond_wait(&acknowledged, &ffv_cm_lock);
+	struct ffv_qp *qp = id->id.qp;
+	id->id.qp = NULL;
+	pthread_mutex_unlock(&ffv_cm_lock);
+	return qp;
+}
+
 /* The active side's queue pair follows the peer's answer, and the peer is told. What fails is told to both. */
 static void finish_connecting(struct ffv_cm_event_private *event)
 {
@@ -225,7 +256,7 @@ static void finish_joining(struct ffv_cm_event_private *event)
 	pthread_mutex_unlock(&ffv_cm_lock);
 }
 
-static int after_reading(struct ffv_cm_event_private *event)
+static int after_reading(struct ffv_cm_event_private *event, bool follows)
 {
 	struct ffv_cm_id_private *id = ffv_cm_private(event->event.id);
 
@@ -233,18 +264,22 @@ static int after_reading(struct ffv_cm_event_private *event)
 	case FFV_CM_EVENT_CONNECT_REQUEST:
 		return event->counted->sync ? ffv_cm_migrate_id(&id->id, NULL) : 0;
 	case FFV_CM_EVENT_CONNECT_RESPONSE:
-		if (id->id.qp)
+		if (follows)
 			finish_connecting(event);
-		return 0;
+		break;
 	case FFV_CM_EVENT_REJECTED:
-		ffv_cm_fail_qp(id);
-		return 0;
+		if (follows)
+			ffv_cm_fail_qp(id);
+		break;
 	case FFV_CM_EVENT_MULTICAST_JOIN:
 		finish_joining(event);
-		return 0;
+		break;
 	default:
-		return 0;
+		break;
 	}
+	if (follows)
+		end_following(id);
+	return 0;
 }
 
 int ffv_cm_get_event(struct ffv_cm_channel *channel, struct ffv_cm_event **out)
@@ -271,8 +306,9 @@ int ffv_cm_get_event(struct ffv_cm_channel *channel, struct ffv_cm_event **out)
 		event->counted->waiting_requests--;
 	if (event->multicast)
 		event->multicast->busy = true;
+	bool follows = begin_following(&event->event);
 	pthread_mutex_unlock(&ffv_cm_lock);
-	rc = after_reading(event);
+	rc = after_reading(event, follows);
 	if (rc) { /* a request for which there is no channel: as if it had not come */
 		struct ffv_cm_id *refused = event->event.id;
 		ffv_cm_ack_event(&event->event);

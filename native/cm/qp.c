@@ -255,11 +255,14 @@ int ffv_cm_destroy_qp(struct ffv_cm_id *id)
 	if (rc || !own->owns_qp)
 		return rc;
 	rc = ffv_cm_detach_all(own);
-	if (!rc)
-		rc = ffv_destroy_qp(id->qp);
 	if (rc)
 		return rc;
-	id->qp = NULL;
+	struct ffv_qp *qp = ffv_cm_take_qp(own);
+	rc = ffv_destroy_qp(qp);
+	if (rc) {
+		id->qp = qp;
+		return rc;
+	}
 	own->owns_qp = false;
 	destroy_queues(own);
 	return 0;
