@@ -5,6 +5,7 @@
  */
 #include <fcntl.h>
 #include <stdarg.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -69,6 +70,7 @@ int __wrap_eventfd(unsigned, int);
 int __wrap_epoll_create1(int);
 int __wrap_socket(int, int, int);
 int __wrap_accept4(int, struct sockaddr *, socklen_t *, int);
+ssize_t __wrap_recvmsg(int, struct msghdr *, int);
 int __wrap_open64(const char *, int, ...);
 int __wrap_openat64(int, const char *, int, ...);
 
@@ -95,6 +97,25 @@ int __wrap_socket(int domain, int type, int protocol)
 int __wrap_accept4(int fd, struct sockaddr *addr, socklen_t *length, int flags)
 {
 	return raise_number(pre_real()->accept4(fd, addr, length, flags));
+}
+
+/* What peers hand over: doorbells and arenas. */
+ssize_t __wrap_recvmsg(int fd, struct msghdr *msg, int flags)
+{
+	ssize_t n = pre_real()->recvmsg(fd, msg, flags);
+
+	for (struct cmsghdr *part = n < 0 ? NULL : CMSG_FIRSTHDR(msg); part; part = CMSG_NXTHDR(msg, part)) {
+		if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t at = CMSG_LEN(0); at + sizeof fd <= part->cmsg_len; at += sizeof fd) {
+			uint8_t *number = (uint8_t *)part + at;
+			int low, high;
+			memcpy(&low, number, sizeof low);
+			high = raise_number(low);
+			memcpy(number, &high, sizeof high);
+		}
+	}
+	return n;
 }
 
 /* Who gives no mode, needs none. */

@@ -113,12 +113,10 @@ void ffv_rs_close(struct ffv_rs_socket *socket)
 
 void ffv_rs_destroy(struct ffv_rs_socket *socket)
 {
-	ffv_rs_stop_events(true); /* one may be about to use the queue pair */
 	if (socket->id && (socket->state == FFV_RS_CONNECTED || socket->state == FFV_RS_CONNECTING))
 		ffv_cm_disconnect(socket->id);
 	ffv_rs_stream_destroy(socket);
 	ffv_rs_drop_id(socket);
-	ffv_rs_stop_events(false);
 	ffv_rs_drop_levels(socket);
 	close(socket->kick_fd);
 }

@@ -26,7 +26,6 @@ static int observed_fd = -1;               /* epoll: completion channels of sock
 static struct ffv_context *context;        /* lock: held open by the domain, as opening it takes its time */
 static struct ffv_pd *domain;
 static pthread_mutex_t closing = PTHREAD_MUTEX_INITIALIZER; /* before the locks of sockets; `shared` comes after them */
-static pthread_mutex_t taking = PTHREAD_MUTEX_INITIALIZER; /* before all of them: an event, whose taking moves its queue pair on */
 static struct ffv_rs_socket *lingering;    /* lock: closing */
 
 /* ---- the thread ------------------------------------------------------------------------------------------------------------- */
@@ -93,22 +92,6 @@ static bool look_after_lingering(void)
 	return more;
 }
 
-static int take_event(struct ffv_cm_channel *events, struct ffv_cm_event **event)
-{
-	pthread_mutex_lock(&taking);
-	int rc = ffv_cm_get_event(events, event);
-	pthread_mutex_unlock(&taking);
-	return rc;
-}
-
-void ffv_rs_stop_events(bool stop)
-{
-	if (stop)
-		pthread_mutex_lock(&taking);
-	else
-		pthread_mutex_unlock(&taking);
-}
-
 static void *serve(void *arg)
 {
 	struct ffv_cm_channel *events = arg;
@@ -124,7 +107,7 @@ static void *serve(void *arg)
 			return NULL;
 		if (fds[2].revents)
 			ffv_rs_look_at_observed(observed_fd);
-		while (fds[0].revents && take_event(events, &event) == 0)
+		while (fds[0].revents && ffv_cm_get_event(events, &event) == 0)
 			handle(event);
 		more = look_after_lingering();
 	}
@@ -149,7 +132,6 @@ static int start_thread(void)
 
 static void before_fork(void)
 {
-	pthread_mutex_lock(&taking);
 	pthread_mutex_lock(&closing);
 	ffv_rs_before_fork();
 	pthread_mutex_lock(&shared);
@@ -160,7 +142,6 @@ static void after_fork_in_parent(void)
 	pthread_mutex_unlock(&shared);
 	ffv_rs_after_fork(false);
 	pthread_mutex_unlock(&closing);
-	pthread_mutex_unlock(&taking);
 }
 
 /* The thread and all that it looks after are the parent's. */
@@ -178,7 +159,6 @@ static void after_fork_in_child(void)
 	pthread_mutex_unlock(&shared);
 	ffv_rs_after_fork(true);
 	pthread_mutex_unlock(&closing);
-	pthread_mutex_unlock(&taking);
 }
 
 static void register_fork(void)

@@ -167,8 +167,6 @@ void ffv_rs_after_fork(bool in_child);
 
 /* The channel of all connections and listeners, which the thread of this file reads. */
 int ffv_rs_channel(struct ffv_cm_channel **out);
-/* No event of the connection manager is taken meanwhile. */
-void ffv_rs_stop_events(bool stop);
 int ffv_rs_domain(struct ffv_context *ctx);
 /* The completion channel of the socket is looked after by the thread, as watch.c says. */
 int ffv_rs_observe(struct ffv_rs_socket *socket);
