@@ -11,440 +11,15 @@
  */
 #include <errno.h>
 #include <poll.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/eventfd.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "preload/conn.h"
+#include "preload/epoll.h"
 
-#define SETS 65536
-#define MEMBERS 65536u
 #define EVENTS_AT_ONCE 256
-#define NEVER_SEEN UINT64_MAX
 #define MOST_LOOKS 4
 
-struct pre_set {
-	int fd;
-	pthread_mutex_t lock;
-	struct pre_member *members;
-	struct pre_member *hot, **hot_end;
-	struct pre_member *kick;           /* stands for the eventfd in the kernel's set */
-	int kick_fd;
-	bool is_open;
-	_Atomic uint32_t sleepers;
-	_Atomic bool has_changed;          /* some connection has got its stream */
-};
-
-struct pre_member {
-	struct pre_set *set;               /* NULL: free */
-	struct pre_conn *conn;             /* held */
-	int fd;                            /* the program's number */
-	struct epoll_event wanted;
-	bool has_stream;                   /* in the kernel's set as ours */
-	bool is_hot, is_disabled;          /* after EPOLLONESHOT */
-	uint32_t tcp_events;               /* what the TCP socket is asked for; 0: it is not in the kernel's set */
-	uint32_t tcp_edge;                 /* what it has told and was not reported */
-	int engine;
-	struct ffv_rs_socket *armed;
-	uint64_t seen;                     /* what was true of the stream when it was reported last */
-	struct pre_member *next_in_set, *next_in_conn, *next_hot;
-};
-
-static _Atomic(struct pre_set *) sets[SETS];
-static int end_of_sets;                /* lists */
-static pthread_mutex_t lists = PTHREAD_MUTEX_INITIALIZER;
-static struct pre_member *members;     /* lists; all there can be */
-static struct pre_member *free_members;
-static uint32_t used_members;
-
-/* ---- members ------------------------------------------------------------------------------------------------------------------------ */
-
-/* lists held. */
-static struct pre_member *take_member(void)
-{
-	if (!members) {
-		void *memory = mmap(NULL, MEMBERS * sizeof *members, PROT_READ | PROT_WRITE,
-				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-		if (memory == MAP_FAILED)
-			return NULL;
-		members = memory;
-	}
-	struct pre_member *member = free_members;
-	if (member)
-		free_members = member->next_in_set;
-	else if (used_members < MEMBERS)
-		member = &members[used_members++];
-	if (member)
-		memset(member, 0, sizeof *member);
-	return member;
-}
-
-static bool is_member(uint64_t data)
-{
-	uintptr_t first = (uintptr_t)members;
-
-	return first && data >= first && data < first + MEMBERS * sizeof *members;
-}
-
-static struct pre_set *set_of(int fd)
-{
-	struct pre_set *set = (unsigned)fd < SETS ? ffv_load_acquire(&sets[fd]) : NULL; /* [pre-set] */
-
-	return set && set->is_open ? set : NULL;
-}
-
-/* Set held. */
-static struct pre_member *find(struct pre_set *set, const struct pre_conn *conn, int fd)
-{
-	struct pre_member *member;
-
-	pthread_mutex_lock(&lists);
-	for (member = conn->members; member; member = member->next_in_conn)
-		if (member->set == set && member->fd == fd)
-			break;
-	pthread_mutex_unlock(&lists);
-	return member;
-}
-
-static void kick(struct pre_set *set)
-{
-	const uint64_t one = 1;
-
-	if (ffv_load_seq_cst(&set->sleepers) && write(set->kick_fd, &one, sizeof one) < 0)
-		return; /* it is kicked already */
-}
-
-/* Set held, as in all that follows. */
-static void make_hot(struct pre_member *member, bool fired)
-{
-	struct pre_set *set = member->set;
-
-	/* An event of an earlier promise is taken away, too, or the kernel would tell it for ever. */
-	if (!member->armed && fired && ffv_socket_arm(member->engine, &member->armed) < 0)
-		member->armed = NULL;
-	if (member->armed)
-		ffv_socket_disarm(member->armed, fired);
-	member->armed = NULL;
-	if (member->is_hot)
-		return;
-	member->is_hot = true;
-	member->next_hot = NULL;
-	*set->hot_end = member;
-	set->hot_end = &member->next_hot;
-}
-
-static void make_cold(struct pre_member *member)
-{
-	struct pre_set *set = member->set;
-
-	if (!member->is_hot)
-		return;
-	for (struct pre_member **at = &set->hot; *at; at = &(*at)->next_hot)
-		if (*at == member) {
-			*at = member->next_hot;
-			if (set->hot_end == &member->next_hot)
-				set->hot_end = at;
-			break;
-		}
-	member->is_hot = false;
-}
-
-/* ---- in the kernel's set ---------------------------------------------------------------------------------------------------------------- */
-
-static int control(struct pre_set *set, int operation, int fd, uint32_t events, void *data)
-{
-	struct epoll_event event = { .events = events, .data.ptr = data };
-
-	return pre_real()->epoll_ctl(set->fd, operation, fd, &event);
-}
-
-/* The TCP socket is asked for what the stream does not tell. */
-static void follow_directions(struct pre_member *member)
-{
-	uint32_t kinds = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLRDNORM | EPOLLWRNORM;
-	uint32_t events = (uint32_t)pre_tcp_events(member->conn, (int)(member->wanted.events & kinds));
-	bool all = ffv_load_relaxed(&member->conn->rx_on_verbs) && ffv_load_relaxed(&member->conn->tx_on_verbs);
-
-	events = all ? 0 : events | EPOLLERR | (member->wanted.events & EPOLLET);
-	if (events == member->tcp_events)
-		return;
-	control(member->set, events ? EPOLL_CTL_MOD : EPOLL_CTL_DEL, member->fd, events, member);
-	member->tcp_events = events;
-}
-
-/* As the program said; but what is told once only is told by us, who have to know whether it was. */
-static int control_tcp(struct pre_member *member, int operation)
-{
-	struct epoll_event event = member->wanted;
-
-	if (event.events & EPOLLONESHOT)
-		event.data.ptr = member;
-	return pre_real()->epoll_ctl(member->set->fd, operation, member->fd, &event);
-}
-
-/* The connection has got its stream. */
-static void take_over(struct pre_member *member)
-{
-	if (member->has_stream || !ffv_load_acquire(&member->conn->has_engine))
-		return;
-	member->engine = member->conn->engine;
-	if (control(member->set, EPOLL_CTL_ADD, member->engine, EPOLLIN, member))
-		return;
-	member->has_stream = true;
-	member->tcp_events = ~0u;
-	member->seen = NEVER_SEEN;
-	follow_directions(member);
-	make_hot(member, false);
-}
-
-static void give_back(struct pre_member *member, bool restores)
-{
-	struct pre_set *set = member->set;
-
-	if (!member->has_stream)
-		return;
-	make_hot(member, false);
-	make_cold(member);
-	control(set, EPOLL_CTL_DEL, member->engine, 0, NULL);
-	if (restores) {
-		struct epoll_event wanted = member->wanted;
-		if (member->is_disabled)
-			member->wanted.events = EPOLLONESHOT;
-		control_tcp(member, member->tcp_events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD);
-		member->wanted = wanted;
-	}
-	if (!restores && member->tcp_events)
-		control(set, EPOLL_CTL_DEL, member->fd, 0, NULL);
-	member->has_stream = false;
-}
-
-static void remove_member(struct pre_member *member)
-{
-	struct pre_set *set = member->set;
-	struct pre_conn *conn = member->conn;
-
-	give_back(member, false);
-	for (struct pre_member **at = &set->members; *at; at = &(*at)->next_in_set)
-		if (*at == member) {
-			*at = member->next_in_set;
-			break;
-		}
-	pthread_mutex_lock(&lists);
-	for (struct pre_member **at = &conn->members; *at; at = &(*at)->next_in_conn)
-		if (*at == member) {
-			*at = member->next_in_conn;
-			break;
-		}
-	member->set = NULL;
-	member->next_in_set = free_members;
-	free_members = member;
-	pthread_mutex_unlock(&lists);
-	pre_put(conn);
-}
-
-static void add_member(struct pre_set *set, struct pre_conn *conn, int fd, const struct epoll_event *event)
-{
-	pthread_mutex_lock(&lists);
-	struct pre_member *member = take_member();
-	if (member) {
-		ffv_fetch_add(&conn->refs, 1u);
-		member->set = set;
-		member->conn = conn;
-		member->fd = fd;
-		member->wanted = *event;
-		member->next_in_set = set->members;
-		set->members = member;
-		member->next_in_conn = conn->members;
-		conn->members = member;
-	}
-	pthread_mutex_unlock(&lists);
-	if (member && event->events & EPOLLONESHOT)
-		control_tcp(member, EPOLL_CTL_MOD);
-	if (member)
-		take_over(member);
-	if (member && member->has_stream)
-		kick(set);
-}
-
-/* ---- what connections tell ------------------------------------------------------------------------------------------------------------------ */
-
-void pre_epoll_changed(struct pre_conn *conn)
-{
-	if (!conn->members) /* whoever adds one looks itself */
-		return;
-	pthread_mutex_lock(&lists);
-	for (struct pre_member *member = conn->members; member; member = member->next_in_conn)
-		if (!member->has_stream) {
-			ffv_store_seq_cst(&member->set->has_changed, true);
-			kick(member->set);
-		}
-	pthread_mutex_unlock(&lists);
-}
-
-/* Of the members that have the stream, or of all, the first one; its set is locked. */
-static struct pre_member *lock_first(struct pre_conn *conn, bool all)
-{
-	for (;;) {
-		pthread_mutex_lock(&lists);
-		struct pre_member *member = conn->members;
-		while (member && !all && !member->has_stream)
-			member = member->next_in_conn;
-		struct pre_set *set = member ? member->set : NULL;
-		pthread_mutex_unlock(&lists);
-		if (!set)
-			return NULL;
-		pthread_mutex_lock(&set->lock);
-		if (member->set == set && member->conn == conn && (all || member->has_stream))
-			return member;
-		pthread_mutex_unlock(&set->lock);
-	}
-}
-
-void pre_epoll_restore(struct pre_conn *conn)
-{
-	struct pre_member *member;
-
-	while (conn->members && (member = lock_first(conn, false))) {
-		struct pre_set *set = member->set;
-		give_back(member, true);
-		pthread_mutex_unlock(&set->lock);
-	}
-}
-
-void pre_epoll_forget(struct pre_conn *conn)
-{
-	struct pre_member *member;
-
-	while (conn->members && (member = lock_first(conn, true))) {
-		struct pre_set *set = member->set;
-		remove_member(member);
-		pthread_mutex_unlock(&set->lock);
-	}
-}
-
-void pre_epoll_closed(int fd)
-{
-	struct pre_set *set = set_of(fd);
-
-	if (!set)
-		return;
-	pthread_mutex_lock(&set->lock);
-	set->is_open = false;
-	while (set->members)
-		remove_member(set->members);
-	pre_real()->close(set->kick_fd);
-	pthread_mutex_unlock(&set->lock);
-}
-
-void pre_epoll_lock(void)
-{
-	pthread_mutex_lock(&lists);
-}
-
-/* The child has the kernel's sets, as they are, in common with its parent, and no streams. */
-void pre_epoll_unlock(bool in_child)
-{
-	for (int fd = 0; in_child && fd < end_of_sets; fd++) {
-		struct pre_set *set = ffv_load_relaxed(&sets[fd]);
-		if (!set || !set->is_open)
-			continue;
-		pthread_mutex_init(&set->lock, NULL);
-		set->is_open = false;
-		set->members = NULL;
-		pre_real()->close(set->kick_fd);
-	}
-	pthread_mutex_unlock(&lists);
-}
-
-/* ---- sets ---------------------------------------------------------------------------------------------------------------------------------- */
-
-/* Set and lists held. */
-static int open_set(struct pre_set *set, int fd)
-{
-	set->fd = fd;
-	set->hot = NULL;
-	set->hot_end = &set->hot;
-	if (!set->kick)
-		set->kick = take_member();
-	if (!set->kick)
-		return -1;
-	set->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (set->kick_fd < 0 || control(set, EPOLL_CTL_ADD, set->kick_fd, EPOLLIN, set->kick))
-		return -1;
-	set->is_open = true;
-	return 0;
-}
-
-static struct pre_set *need_set(int fd)
-{
-	if ((unsigned)fd >= SETS)
-		return NULL;
-	pthread_mutex_lock(&lists);
-	struct pre_set *set = ffv_load_relaxed(&sets[fd]);
-	if (!set) {
-		set = calloc(1, sizeof *set);
-		if (set)
-			pthread_mutex_init(&set->lock, NULL);
-		ffv_store_release(&sets[fd], set); /* [pre-set] */
-		end_of_sets = fd < end_of_sets ? end_of_sets : fd + 1;
-	}
-	if (set && !set->is_open && open_set(set, fd))
-		set = NULL;
-	pthread_mutex_unlock(&lists);
-	return set;
-}
-
-static int modify(struct pre_set *set, struct pre_member *member, const struct epoll_event *event)
-{
-	struct epoll_event before = member->wanted;
-	int rc;
-
-	member->wanted = *event;
-	if (!member->has_stream) {
-		rc = control_tcp(member, EPOLL_CTL_MOD);
-		if (rc)
-			member->wanted = before;
-		else
-			member->is_disabled = false;
-		return rc;
-	}
-	member->is_disabled = false;
-	member->seen = NEVER_SEEN;
-	member->tcp_edge = 0;
-	if (member->tcp_events) {
-		member->tcp_events = ~0u; /* again, for the edge */
-		follow_directions(member);
-	}
-	make_hot(member, false);
-	kick(set);
-	return 0;
-}
-
-/* Set held. */
-static int control_member(struct pre_set *set, struct pre_conn *conn, int operation, int fd, struct epoll_event *event)
-{
-	struct pre_member *member = find(set, conn, fd);
-
-	if (operation == EPOLL_CTL_ADD && member && member->has_stream) {
-		errno = EEXIST;
-		return -1;
-	}
-	if (member && operation == EPOLL_CTL_MOD)
-		return modify(set, member, event);
-	if (member && operation == EPOLL_CTL_DEL && member->has_stream) {
-		remove_member(member);
-		return 0;
-	}
-	int rc = pre_real()->epoll_ctl(set->fd, operation, fd, event);
-	if (!rc && operation == EPOLL_CTL_ADD)
-		add_member(set, conn, fd, event);
-	if (!rc && operation == EPOLL_CTL_DEL && member)
-		remove_member(member);
-	return rc;
-}
+/* ---- changing a set ------------------------------------------------------------------------------------------------------------------------- */
 
 PRE_EXPORT int epoll_ctl(int epoll_fd, int operation, int fd, struct epoll_event *event)
 {
@@ -455,12 +30,12 @@ PRE_EXPORT int epoll_ctl(int epoll_fd, int operation, int fd, struct epoll_event
 		pre_will_accept(conn, fd);
 	else if (conn && (event || operation == EPOLL_CTL_DEL)) {
 		pre_advance(conn, fd);
-		set = ffv_load_relaxed(&conn->is_plain) ? set_of(epoll_fd) : need_set(epoll_fd);
+		set = ffv_load_relaxed(&conn->is_plain) ? pre_set_of(epoll_fd) : pre_set_need(epoll_fd);
 	}
 	int rc;
 	if (set) {
 		pthread_mutex_lock(&set->lock);
-		rc = control_member(set, conn, operation, fd, event);
+		rc = pre_set_control(set, conn, operation, fd, event);
 		pthread_mutex_unlock(&set->lock);
 	} else {
 		rc = pre_real()->epoll_ctl(epoll_fd, operation, fd, event);
@@ -506,7 +81,7 @@ static uint32_t readiness(struct pre_member *member)
 	now = now << 2 | (uint64_t)ffv_load_relaxed(&conn->rx_on_verbs) << 1 | ffv_load_relaxed(&conn->tx_on_verbs);
 	if (member->wanted.events & EPOLLET && now == member->seen)
 		mask = 0;
-	follow_directions(member);
+	pre_member_follow(member);
 	mask |= tcp_readiness(member);
 	mask &= (member->wanted.events & 0xffff) | EPOLLERR | EPOLLHUP;
 	if (mask)
@@ -559,7 +134,7 @@ static bool arm_all(struct pre_set *set)
 			member->armed = NULL;
 			return false;
 		}
-		make_cold(member);
+		pre_member_cool(member);
 	}
 	return true;
 }
@@ -570,7 +145,7 @@ static void take_over_all(struct pre_set *set)
 		return;
 	ffv_store_seq_cst(&set->has_changed, false);
 	for (struct pre_member *member = set->members; member; member = member->next_in_set)
-		take_over(member);
+		pre_member_take_over(member);
 }
 
 /* Of what the kernel told: ours are made hot, the program's are given to it. */
@@ -581,7 +156,7 @@ static int sort_out(struct pre_set *set, const struct epoll_event *told, int cou
 
 	for (int i = 0; i < count; i++) {
 		struct pre_member *member = told[i].data.ptr;
-		if (!is_member(told[i].data.u64)) {
+		if (!pre_is_member(told[i].data.u64)) {
 			events[given++] = told[i];
 		} else if (member == set->kick) {
 			if (pre_real()->read(set->kick_fd, &kicks, sizeof kicks) < 0)
@@ -589,7 +164,7 @@ static int sort_out(struct pre_set *set, const struct epoll_event *told, int cou
 		} else if (member->set == set && member->has_stream) {
 			if (member->wanted.events & EPOLLET)
 				member->tcp_edge |= told[i].events & member->tcp_events & 0xffff;
-			make_hot(member, told[i].events & EPOLLIN); /* its number's; or TCP's, which does no harm */
+			pre_member_heat(member, told[i].events & EPOLLIN); /* its number's; or TCP's, which does no harm */
 		} else if (member->set == set) { /* once only, on TCP */
 			member->is_disabled = true;
 			events[given++] = (struct epoll_event){ .events = told[i].events, .data = member->wanted.data };
@@ -642,7 +217,7 @@ static int wait_in(struct pre_set *set, struct epoll_event *events, int most, in
 
 PRE_EXPORT int epoll_pwait(int epoll_fd, struct epoll_event *events, int most, int timeout_ms, const sigset_t *mask)
 {
-	struct pre_set *set = set_of(epoll_fd);
+	struct pre_set *set = pre_set_of(epoll_fd);
 
 	if (!set || most <= 0 || !events)
 		return pre_real()->epoll_pwait(epoll_fd, events, most, timeout_ms, mask);

@@ -166,17 +166,26 @@ static int make_connection(struct ffv_rs_socket *child)
 	return rc;
 }
 
-int ffv_accept_from(int fd, const struct sockaddr *peer, uint32_t length)
+/* The request of that peer, which is the caller's now. */
+static int take_from(int fd, const struct sockaddr *peer, uint32_t length, struct ffv_rs_socket **child)
 {
-	struct ffv_rs_socket *child, *listener = ffv_rs_get(fd);
+	struct ffv_rs_socket *listener = ffv_rs_get(fd);
 
 	if (!listener)
 		return -EBADF;
-	child = !listener->asks || !peer || length < sizeof(struct sockaddr_in) ? NULL : take_request(listener, peer);
+	*child = !listener->asks || !peer || length < sizeof(struct sockaddr_in) ? NULL : take_request(listener, peer);
 	ffv_rs_put(listener);
-	if (!child)
-		return ffv_fail(ENOENT, "that peer has not asked for a connection");
-	int rc = -ECONNABORTED;
+	return *child ? 0 : ffv_fail(ENOENT, "that peer has not asked for a connection");
+}
+
+int ffv_accept_from(int fd, const struct sockaddr *peer, uint32_t length)
+{
+	struct ffv_rs_socket *child;
+	int rc = take_from(fd, peer, length, &child);
+
+	if (rc)
+		return rc;
+	rc = -ECONNABORTED;
 	if (is_mine(child)) {
 		ffv_rs_leave_listener(child);
 		pthread_mutex_lock(&child->lock);
@@ -193,16 +202,12 @@ int ffv_accept_from(int fd, const struct sockaddr *peer, uint32_t length)
 
 int ffv_refuse_from(int fd, const struct sockaddr *peer, uint32_t length)
 {
-	struct ffv_rs_socket *child, *listener = ffv_rs_get(fd);
+	struct ffv_rs_socket *child;
+	int rc = take_from(fd, peer, length, &child);
 
-	if (!listener)
-		return -EBADF;
-	child = !listener->asks || !peer || length < sizeof(struct sockaddr_in) ? NULL : take_request(listener, peer);
-	ffv_rs_put(listener);
-	if (!child)
-		return ffv_fail(ENOENT, "that peer has not asked for a connection");
-	refuse(child);
-	return 0;
+	if (!rc)
+		refuse(child);
+	return rc;
 }
 
 int ffv_requests_waiting(int fd)
