@@ -427,13 +427,37 @@ static bool on_request(struct ffv_pair *pair, const struct ffv_frame *frame, con
 
 /* ---- the rest -------------------------------------------------------------------------------------------------------- */
 
-static void on_gone(struct ffv_router *router, struct ffv_link_channel *channel, const struct ffv_frame_gone *gone)
+/* News of an end may come late, when what was sent after it is meant for the next context of that number. False: nothing is. */
+static bool keep_later(struct ffv_proxy *proxy, uint64_t received)
+{
+	bool some = false;
+
+	for (uint32_t i = 0; i < FFV_QPN_BLOCK; i++)
+		some |= proxy->pairs[i] && ffv_outgoing_is_later(proxy->pairs[i], received);
+	for (uint32_t i = 0; some && i < FFV_QPN_BLOCK; i++) {
+		struct ffv_pair *pair = proxy->pairs[i];
+		if (!pair)
+			continue;
+		if (pair->type != FFV_QPT_UD)
+			ffv_incoming_close(pair, FFV_WC_RETRY_EXC_ERR);
+		if (ffv_outgoing_is_later(pair, received))
+			continue;
+		if (ffv_outgoing_is_busy(pair))
+			ffv_outgoing_fail(pair, FFV_WC_RETRY_EXC_ERR);
+		else
+			ffv_pair_retire(pair);
+	}
+	return some;
+}
+
+static void on_gone(struct ffv_router *router, struct ffv_link_channel *channel, const struct ffv_frame_gone *gone,
+		    uint64_t received)
 {
 	pthread_mutex_lock(&router->lock);
 	struct ffv_proxy *proxy = gone->qpn_first / FFV_QPN_BLOCK < FFV_QPN_BLOCKS
 					  ? ffv_proxy_find_locked(router, gone->gid, gone->qpn_first / FFV_QPN_BLOCK) : NULL;
 	pthread_mutex_unlock(&router->lock);
-	if (proxy && proxy->channel == channel->number)
+	if (proxy && proxy->channel == channel->number && !keep_later(proxy, received))
 		ffv_proxy_retire(proxy, gone->died != 0);
 }
 
@@ -469,7 +493,7 @@ bool ffv_incoming_frame(struct ffv_link_channel *channel, struct ffv_router *rou
 		return true;
 	case FFV_FRAME_GONE:
 		memcpy(&gone, payload, sizeof gone);
-		on_gone(router, channel, &gone);
+		on_gone(router, channel, &gone, frame->operand[0]);
 		return true;
 	case FFV_FRAME_DATA:
 		return ffv_incoming_data(channel, frame, payload);

@@ -98,6 +98,16 @@ void ffv_outgoing_fail(struct ffv_pair *pair, uint8_t status)
 	ffv_outgoing_run(pair);
 }
 
+bool ffv_outgoing_is_busy(const struct ffv_pair *pair)
+{
+	return pair->has_ref && !pair->out.failed && ffv_load_acquire(&pair->ref.shm->sq_tail) != pair->out.acked;
+}
+
+bool ffv_outgoing_is_later(const struct ffv_pair *pair, uint64_t received)
+{
+	return pair->out.opened ? pair->out.opened_at >= received : ffv_outgoing_is_busy(pair);
+}
+
 /* What its queue pair may wait for the other host at most: of the specification's range (a timeout is one to four of its
  * units), and never less than a network of programs needs. 0: it has nothing to wait for. */
 static uint64_t patience_ns(const struct ffv_pair *pair)
@@ -351,6 +361,7 @@ static bool open_pair(struct ffv_pair *pair, struct ffv_link_channel *channel)
 		return true;
 	if (out->cursor != out->acked || !number_pair(pair))
 		return false;
+	uint64_t at = channel->io.out.tail;
 	struct ffv_frame *frame = ffv_channel_frame(&channel->io, FFV_FRAME_OPEN, sizeof now);
 	if (!frame)
 		return false;
@@ -359,6 +370,7 @@ static bool open_pair(struct ffv_pair *pair, struct ffv_link_channel *channel)
 	memcpy(ffv_frame_payload(frame), &now, sizeof now);
 	out->attributes = now;
 	out->opened = true;
+	out->opened_at = at;
 	return true;
 }
 

@@ -297,8 +297,10 @@ void ffv_proxy_peer_gone(struct ffv_proxy *proxy, const uint8_t gid[16], uint32_
 	}
 	struct ffv_frame *frame = channel ? ffv_channel_frame(&channel->io, FFV_FRAME_GONE, sizeof gone) : NULL;
 	memcpy(gone.gid, gid, 16);
-	if (frame)
+	if (frame) {
 		memcpy(ffv_frame_payload(frame), &gone, sizeof gone);
+		frame->operand[0] = channel->io.received;
+	}
 	if (proxy->is_bridge) {
 		pthread_mutex_lock(&proxy->router->lock);
 		ffv_segment_announce_locked(proxy->router);

@@ -69,6 +69,7 @@ struct ffv_outgoing {
 	bool opened;                  /* an OPEN of this incarnation is out */
 	bool failed;                  /* it ended with an error: begins anew when the container's QP does */
 	uint32_t incarnation;
+	uint64_t opened_at;           /* where in the channel's stream that OPEN begins */
 	uint64_t cursor;              /* next work request to pull */
 	uint64_t since_ns;            /* when it went from nothing under way to something, or had the last answer */
 	uint64_t acked;               /* [lock] first that is not answered */
@@ -335,6 +336,10 @@ void ffv_outgoing_let_go(struct ffv_pair *pair, struct ffv_link_channel *channel
 void ffv_outgoing_lose_patience(struct ffv_pair *pair, struct ffv_link_channel *channel, uint64_t now_ns);
 /* The far side is lost: what waits ends with RETRY_EXC_ERR. */
 void ffv_outgoing_fail(struct ffv_pair *pair, uint8_t status);
+/* Whether it has to do with a context that came after the one of whose end the other host told when it had received so much. */
+bool ffv_outgoing_is_later(const struct ffv_pair *pair, uint64_t received);
+/* Whether there is a work request that was not answered. */
+bool ffv_outgoing_is_busy(const struct ffv_pair *pair);
 /* Executes the container's queue: it finds the answers. */
 void ffv_outgoing_run(struct ffv_pair *pair);
 bool ffv_outgoing_answer(struct ffv_pair *pair, uint64_t position, uint64_t tail, struct ffv_answer *out);

@@ -5,23 +5,21 @@ Programs see none of it but in time: a part of the conformance suite runs over i
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 import ffverbs.libibverbs_enums as e
-from tests.conformance.pair import Options, Pair, Peer, Recv, Send
+from tests.conformance import test_operations as operations
+from tests.conformance.pair import RC, Options, Pair, Peer, Recv, Send
 from tests.conformance.paths import _Remote, spawn
 from tests.conformance.test_channels import test_a_sleeper_is_woken_from_the_other_side  # noqa: F401
 from tests.conformance.test_operations import (  # noqa: F401
     test_a_large_message,
     test_gather_and_scatter,
-    test_immediate_data,
     test_read,
-    test_send,
-    test_write,
 )
 from tests.conformance.test_status import (  # noqa: F401
     test_a_queue_pair_can_be_reset_and_used_again,
@@ -32,7 +30,7 @@ from tests.hosts import Hosts
 
 FAULTS = "drop=0.02,twice=0.01,reorder=0.02,delay=0.05,delay_ms=5,cut=0.004,half_open=0.001"
 # A half-open connection is noticed after a second, and again if the next one is cut: nobody is to lose patience here.
-PATIENT: dict[str, Any] = {"timeout": 20, "retry_cnt": 7}
+PATIENT: dict[str, Any] = {"timeout": 19, "retry_cnt": 7}
 MESSAGES = 120
 
 
@@ -92,6 +90,22 @@ def test_nothing_is_lost_doubled_or_reordered(hosts: Hosts, pair: Pair) -> None:
     assert [d.wr_id for d in pair.b.received(MESSAGES // 2)] == list(range(MESSAGES // 2))
     assert int.from_bytes(pair.b.read(8, 2048), "little") == MESSAGES // 2
     assert "faults are made on purpose" in hosts.log("a")
+
+
+@pytest.mark.parametrize("test", [operations.test_send, operations.test_write, operations.test_immediate_data])
+def test_a_reliable_connection(pair: Pair, test: Callable[[Pair, int], None]) -> None:
+    """An unreliable one may lose what is sent while there is no link."""
+    test(pair, RC)
+
+
+def test_late_news_of_an_end_does_not_end_what_came_after(hosts: Hosts, pair: Pair) -> None:
+    """Containers close and open again while the news of it is lost and repeated."""
+    for _ in range(12):
+        pair.connect(Options(send_wr=4))
+        pair.b.post_recv(Recv(1), Recv(2))
+        pair.a.post_send(Send(5), Send(6))
+        assert [d.wr_id for d in pair.a.sent(2) if d.ok] == [5, 6]
+        pair.close()
 
 
 def test_faults_that_make_no_sense_are_refused(tmp_path: Path) -> None:
