@@ -45,6 +45,18 @@
 #define ffv_prefetch_write(p) __builtin_prefetch((p), 1, 3)
 #define ffv_prefetch_read(p) __builtin_prefetch((p), 0, 3)
 
+/* Counts one more holder of what has some. False: it has none any more, and is somebody else's. */
+static inline bool ffv_hold(_Atomic uint32_t *refs)
+{
+	uint32_t seen = ffv_load_relaxed(refs);
+
+	do {
+		if (!seen)
+			return false;
+	} while (!ffv_cas(refs, &seen, seen + 1));
+	return true;
+}
+
 static inline void ffv_cpu_relax(void)
 {
 #if defined(__x86_64__) || defined(__i386__)

@@ -17,13 +17,7 @@ static struct pre_conn *pool;
 
 bool pre_hold(struct pre_conn *conn)
 {
-	uint32_t refs = ffv_load_relaxed(&conn->refs);
-
-	do {
-		if (!refs)
-			return false;
-	} while (!ffv_cas(&conn->refs, &refs, refs + 1));
-	return true;
+	return ffv_hold(&conn->refs);
 }
 
 struct pre_conn *pre_get(int fd)

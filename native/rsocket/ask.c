@@ -89,15 +89,9 @@ void ffv_rs_queue_request(struct ffv_rs_socket *child, const void *data, uint8_t
 	ffv_rs_hold(listener);
 	ffv_rs_drop_requests(listener, ffv_clock_ns());
 	pthread_mutex_lock(&listener->lock);
-	bool welcome = listener->state == FFV_RS_LISTENING && !ffv_load_relaxed(&listener->closed);
-	if (welcome) {
-		if (listener->last)
-			listener->last->next = child;
-		else
-			listener->first = child;
-		listener->last = child;
+	bool welcome = ffv_rs_join_queue(listener, child);
+	if (welcome)
 		ffv_fetch_add(&listener->requests, 1u);
-	}
 	pthread_mutex_unlock(&listener->lock);
 	if (welcome)
 		ffv_rs_put(child);

@@ -134,6 +134,18 @@ void ffv_rs_on_request(struct ffv_rs_socket *listener, struct ffv_cm_id *id, con
 	}
 }
 
+bool ffv_rs_join_queue(struct ffv_rs_socket *listener, struct ffv_rs_socket *child)
+{
+	if (listener->state != FFV_RS_LISTENING || ffv_load_relaxed(&listener->closed))
+		return false;
+	if (listener->last)
+		listener->last->next = child;
+	else
+		listener->first = child;
+	listener->last = child;
+	return true;
+}
+
 void ffv_rs_on_child(struct ffv_rs_socket *child, bool stands)
 {
 	struct ffv_rs_socket *listener = child->listener;
@@ -145,15 +157,9 @@ void ffv_rs_on_child(struct ffv_rs_socket *child, bool stands)
 	}
 	child->listener = NULL;
 	pthread_mutex_lock(&listener->lock);
-	bool welcome = listener->state == FFV_RS_LISTENING && !ffv_load_relaxed(&listener->closed);
-	if (welcome) {
-		if (listener->last)
-			listener->last->next = child;
-		else
-			listener->first = child;
-		listener->last = child;
+	bool welcome = ffv_rs_join_queue(listener, child);
+	if (welcome)
 		ffv_rs_kick(listener);
-	}
 	pthread_mutex_unlock(&listener->lock);
 	ffv_rs_put(listener);
 	if (!welcome)

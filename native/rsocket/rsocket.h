@@ -223,6 +223,8 @@ void ffv_rs_on_request(struct ffv_rs_socket *listener, struct ffv_cm_id *id, con
 void ffv_rs_on_child(struct ffv_rs_socket *child, bool stands);
 /* Lock held: takes the connections that nobody accepted, to be given to ffv_rs_drop_queue without the lock. */
 struct ffv_rs_socket *ffv_rs_take_queue(struct ffv_rs_socket *listener);
+/* The child is the last to be accepted, unless the listener does not listen any more. The listener's lock is held. */
+bool ffv_rs_join_queue(struct ffv_rs_socket *listener, struct ffv_rs_socket *child);
 void ffv_rs_drop_queue(struct ffv_rs_socket *first);
 
 /* ---- data.c and options.c ---------------------------------------------------------------------------------------------------- */

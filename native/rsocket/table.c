@@ -40,13 +40,7 @@ int ffv_is_socket(int fd)
 
 bool ffv_rs_hold(struct ffv_rs_socket *socket)
 {
-	uint32_t refs = ffv_load_relaxed(&socket->refs);
-
-	do {
-		if (!refs)
-			return false;
-	} while (!ffv_cas(&socket->refs, &refs, refs + 1));
-	return true;
+	return ffv_hold(&socket->refs);
 }
 
 struct ffv_rs_socket *ffv_rs_get(int fd)

@@ -21,7 +21,7 @@
 #define TAGS 7u
 #define REST_MS 1000              /* of nothing to do, and memory goes back */
 #define LINGER_NS 15000u          /* the time in which a program that waits for a message answers it */
-#define MOST_MISSES 6 
+#define MOST_MISSES 6             /* 64 messages without that wait at most */
 #define TICK_MS 10                /* while somebody waits for the other end of a channel */
 
 /* ---- between threads ----------------------------------------------------------------------------------------------------- */
