@@ -142,7 +142,12 @@ class DataPlane:
 
     def is_proxy(self, gid: bytes, qpn: int) -> bool:
         """Whether that name of the node directory is one of our proxies."""
-        return bool(lib.ffv_router_is_proxy(self._handle, gid, qpn))
+        return self.proxy_channel(gid, qpn) is not None
+
+    def proxy_channel(self, gid: bytes, qpn: int) -> int | None:
+        """Return the channel that a name of the node directory leads to; None if it is not one of our proxies."""
+        channel = ffi.new("uint32_t *")
+        return int(channel[0]) if lib.ffv_router_is_proxy(self._handle, gid, qpn, channel) else None
 
     def event_fd(self) -> int:
         """Return a descriptor that is readable while events wait."""

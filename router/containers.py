@@ -243,9 +243,10 @@ class Containers:
         self._said.pop(f"{_address(gid)} is not reachable from other hosts", None)
         self.registered.add(gid)
 
-    def proxies(self) -> set[bytes]:
-        """Return the contexts of other hosts that have a proxy here."""
-        return {gid for gid, first in node.names(self.folder) if self.data.is_proxy(gid, first)}
+    def proxies(self) -> dict[bytes, int]:
+        """Return the contexts of other hosts that have a proxy here, and the channel that each is reached by."""
+        found = ((gid, self.data.proxy_channel(gid, first)) for gid, first in node.names(self.folder))
+        return {gid: channel for gid, channel in found if channel is not None}
 
     def lost(self, gid: str) -> None:
         """Take note that somebody else has the address now."""

@@ -258,20 +258,13 @@ class Router:
         if self._parts:
             found["no_rdma"] = self._parts.carriers.reason
             found["channels"] = self._parts.peers.describe()
-            found["routes"] = self._routes(self._parts)
+            hosts = {channel: host for host, channel in self._parts.peers.channels().items()}
+            proxies = self._parts.containers.proxies()
+            found["routes"] = {gid_text(gid): hosts[by] for gid, by in proxies.items() if by in hosts}
             found["containers"] = sorted(map(gid_text, self._parts.containers.registered))
             found["counters"] = self._parts.data.counters()
             found["peers"] = self._peers(self._parts)
         return found
-
-    def _routes(self, parts: _Parts) -> dict[str, str]:
-        """Return the host of each context that has a proxy here."""
-        routes = {}
-        for gid in parts.containers.proxies():
-            found = self.registry.directory.container(gid_text(gid))
-            if found:
-                routes[gid_text(gid)] = found.host
-        return routes
 
     @staticmethod
     def _peers(parts: _Parts) -> list[dict[str, object]]:

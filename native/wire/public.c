@@ -217,13 +217,17 @@ int ffv_proxy_reach(struct ffv_router *router, const uint8_t gid[16], uint32_t q
 	return rc;
 }
 
-int ffv_router_is_proxy(struct ffv_router *router, const uint8_t gid[16], uint32_t qpn)
+int ffv_router_is_proxy(struct ffv_router *router, const uint8_t gid[16], uint32_t qpn, uint32_t *channel)
 {
 	int found = memcmp(gid, ffv_bridge_gid, 16) == 0;
 
+	*channel = UINT32_MAX;
 	pthread_mutex_lock(&router->lock);
-	for (const struct ffv_proxy *proxy = router->proxies; proxy && !found; proxy = proxy->next)
+	for (const struct ffv_proxy *proxy = router->proxies; proxy && !found; proxy = proxy->next) {
 		found = proxy->block == qpn / FFV_QPN_BLOCK && !memcmp(proxy->gid, gid, 16);
+		if (found)
+			*channel = proxy->channel;
+	}
 	pthread_mutex_unlock(&router->lock);
 	return found;
 }

@@ -1,5 +1,7 @@
 """What a router promises to operators: addresses, tenants, draining, what it shows, and words for bad input."""
 
+import base64
+import ipaddress
 import json
 import os
 import re
@@ -18,6 +20,7 @@ from typing import Any, cast
 import pytest
 
 import ffverbs.libibverbs_enums as e
+from etcd_registry.records import ContainerRecord, encode, gid_of, key_of
 from ffverbs import _status
 from ffverbs.pyverbs_error import PyverbsRDMAError
 from tests.conformance.between_hosts import exchange
@@ -220,6 +223,18 @@ def test_status_metrics_and_health_tell_of_the_traffic(stage: Stage, etcd: EtcdS
     assert "the registry is away" in get(hosts, "a", "/health")[1]
     etcd.start()
     until(lambda: get(hosts, "a", "/health")[0] == 200, lambda: get(hosts, "a", "/health")[1])
+
+
+def test_status_says_what_carries_a_pair_whatever_the_registry_says_now(stage: Stage, etcd: EtcdServer) -> None:
+    hosts = stage.begin(registry=f"etcd://{etcd.address}")
+    exchange(stage.pair())
+    moved = ContainerRecord(gid_of(ipaddress.ip_address(hosts.container_ip("b"))), "c", "default", 1, "0" * 16)
+    key, value = (base64.b64encode(raw).decode() for raw in (key_of(moved).encode(), encode(moved)))
+    etcd.post("kv/put", key=key, value=value)
+    until(lambda: "has lost its place in the registry" in hosts.log("b"), lambda: hosts.log("b"))
+    status = _status.gather(str(hosts.directory("a")))
+    carried = [pair for context in status["contexts"] for pair in context["qps"] if pair["path"] == "router"]
+    assert {pair["transport"] for pair in carried} == {"tcp"}, status
 
 
 # ---- bad input ------------------------------------------------------------------------------------------------------

@@ -104,8 +104,9 @@ int ffv_router_call(struct ffv_router *router, int socket, uint32_t channel, con
  * tenant, which a number that is not 0 stands for. */
 int ffv_router_announce(struct ffv_router *router, uint64_t tenant, uint32_t timeout_ms);
 
-/* 1 if the name that owns `qpn` under `gid` in the node directory is a proxy of this router's, 0 if not. */
-int ffv_router_is_proxy(struct ffv_router *router, const uint8_t gid[16], uint32_t qpn);
+/* 1 if the name that owns `qpn` under `gid` in the node directory is a proxy of this router's, 0 if not. *channel is the
+ * one that it leads to, which may be closed by now; UINT32_MAX for the router's own place on the segment. */
+int ffv_router_is_proxy(struct ffv_router *router, const uint8_t gid[16], uint32_t qpn, uint32_t *channel);
 
 /* Readable while events wait. */
 int ffv_router_event_fd(const struct ffv_router *router);
