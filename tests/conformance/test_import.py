@@ -21,7 +21,8 @@ from ffverbs.pd import PD
 from ffverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
 from ffverbs.qp import QP, QPCap, QPInitAttr
 from tests.conformance import paths
-from tests.conformance.pair import ALL_ACCESS, Address, Options, Peer, Recv, Send, _Objects, pattern
+from tests.conformance.pair import ALL_ACCESS, Address, Options, Peer, Recv, Send, pattern
+from tests.conformance.side import Objects
 
 WAYS = ("here", "process", "container")
 PAGE = 4096
@@ -46,7 +47,7 @@ class ImportPeer(Peer):
         cq, recv_cq = CQ(self._ctx, 16), CQ(self._ctx, 16)
         cap = QPCap(8, 8, 2, 2)
         qp = QP(pd, QPInitAttr(qp_type=e.IBV_QPT_RC, scq=cq, rcq=recv_cq, cap=cap))
-        self._o = _Objects(self._ctx, pd, None, cq, recv_cq, None, [qp])
+        self._o = Objects(self._ctx, pd, None, cq, recv_cq, None, [qp])
         self._mr = MR(pd, handle=mr_handle, address=address)
         return self.address()
 

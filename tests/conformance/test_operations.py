@@ -89,9 +89,7 @@ def test_atomics(pair: Pair) -> None:
     assert (done.status, done.opcode, done.byte_len) == (0, e.IBV_WC_FETCH_ADD, 8)
     assert (pair.a.read(8, 8), pair.b.read(8, 64)) == (word(1000), word(1234))
     for compare, expected in ((1, 1234), (1234, 77)):
-        swap = pair.remote(
-            e.IBV_WR_ATOMIC_CMP_AND_SWP, 64, wr_id=2, pieces=((16, 8),), compare_add=compare, swap=77
-        )
+        swap = pair.remote(e.IBV_WR_ATOMIC_CMP_AND_SWP, 64, wr_id=2, pieces=((16, 8),), compare_add=compare, swap=77)
         pair.a.post_send(swap)
         (done,) = pair.a.sent()
         assert (done.status, done.opcode) == (0, e.IBV_WC_COMP_SWAP)
