@@ -1,8 +1,8 @@
 """Python's `socket` module on verbs: `from ffverbs import rsocket as socket`, or `python -m ffverbs.rsocket PROGRAM`.
 
-A stream socket of AF_INET or AF_INET6 that meets another one of these on its own host, in this program or another, goes
-over shared memory; with every other peer it speaks ordinary TCP, both ways, and nothing has to be chosen. Everything
-else is the `socket` module's own. See docs/sockets.md for what is different.
+A stream socket of AF_INET or AF_INET6 that meets another one of these, in this program or another, on this host or
+another one, goes over verbs; with every other peer it speaks ordinary TCP, both ways, and nothing has to be chosen.
+Everything else is the `socket` module's own. See docs/sockets.md for what is different.
 """
 
 import errno
@@ -32,6 +32,9 @@ Runs a Python program with its stream sockets on verbs wherever its peer has the
 """
 
 _KernelSocket = _kernel.socket
+# How long a peer that has verbs, perhaps on another host, may take to say so before it is asked by TCP.
+_PATIENCE_S = 5.0
+_LITTLE_PATIENCE_S = 2.0  # of sockets that do not block
 
 
 class _Listener:
@@ -107,20 +110,19 @@ class socket(_KernelSocket):  # type: ignore[no-redef]  # noqa: N801
         return engine
 
     def _connect_on_verbs(self, address: Address) -> int:
-        """Connect to a peer that has verbs: 0, or EINPROGRESS. ECONNREFUSED if none is known there at once."""
+        """Connect to a peer that has verbs: 0. ECONNREFUSED if there is none, or it does not answer soon."""
         packed, own = pack(self.family, address), super().getsockname()
         engine = self._new_engine_socket()
         timeout = self.gettimeout()
-        set_timeout(engine, timeout)
+        set_timeout(engine, 0)
         try:
             if own[1] and lib.ffv_bind(engine, *sockaddr(pack(self.family, own))):
                 return errno.ECONNREFUSED  # the program wants to come from an address that is not the container's
             result = lib.ffv_connect(engine, *sockaddr(packed))
-            while result in {-errno.EINTR, -errno.EALREADY} and timeout != 0:
+            if result == -errno.EINPROGRESS:
                 result = self._wait_connected(engine, timeout)
-            if result == -errno.EINPROGRESS and timeout:
-                raise TimeoutError("timed out")
-            if result in {0, -errno.EINPROGRESS}:
+            if result == 0:
+                set_timeout(engine, timeout)
                 self._adopt(engine)
         finally:
             if not self.is_on_verbs:
@@ -129,11 +131,17 @@ class socket(_KernelSocket):  # type: ignore[no-redef]  # noqa: N801
 
     @staticmethod
     def _wait_connected(engine: int, timeout: float | None) -> int:
-        """Go on waiting after a signal handler has run."""
+        """Wait for the peer, whose program need not do anything; TimeoutError if the program's timeout is shorter.
+
+        Also if the program does not want to wait: its number cannot become TCP's any more once it is being polled.
+        """
+        patience = _PATIENCE_S if timeout is None or timeout > _PATIENCE_S else timeout or _LITTLE_PATIENCE_S
         poll = select.poll()
         poll.register(engine, select.POLLOUT)
-        if not poll.poll(None if timeout is None else timeout * 1000):
-            return -errno.EINPROGRESS
+        if not poll.poll(patience * 1000):
+            if patience == timeout:
+                raise TimeoutError("timed out")
+            return -errno.ECONNREFUSED
         error = ffi.new("int *")
         check(lib.ffv_getsockopt(engine, _kernel.SOL_SOCKET, _kernel.SO_ERROR, error, ffi.new("uint32_t *", 4)))
         return -int(error[0])
@@ -153,7 +161,7 @@ class socket(_KernelSocket):  # type: ignore[no-redef]  # noqa: N801
                 result = self._connect_on_verbs(address)
             except TimeoutError:
                 return errno.EAGAIN
-            if result in {0, errno.EINPROGRESS}:
+            if result == 0:
                 return result
         return super().connect_ex(address)
 
@@ -431,6 +439,7 @@ _CARRIED_OVER = [
     (_kernel.SOL_SOCKET, _kernel.SO_REUSEADDR),
     (_kernel.SOL_SOCKET, _kernel.SO_KEEPALIVE),
     (_kernel.IPPROTO_TCP, _kernel.TCP_NODELAY),
+    (_kernel.IPPROTO_TCP, _kernel.TCP_USER_TIMEOUT),
     (_kernel.IPPROTO_IPV6, _kernel.IPV6_V6ONLY),
 ]
 

@@ -89,7 +89,8 @@ struct ffv_cm_id_private {
 	uint32_t generation;
 	bool sync;
 	bool owns_channel;
-	bool reuse_address, address_family_only;
+	bool reuse_address, address_family_only, asks_once;
+	bool is_away;                  /* lock: the router knows a container of another host that has the address */
 	bool owns_qp, owns_send_cq, owns_recv_cq, reject_on_error;
 	enum ffv_cm_state state;       /* lock */
 	struct ffv_cm_device *device;  /* held once set */

@@ -201,6 +201,8 @@ int ffv_cm_set_option(struct ffv_cm_id *id, int level, int option, const void *v
 		return take_byte(value, length, 31, &own->ack_timeout, &own->has_ack_timeout);
 	case FFV_OPTION_ID_REUSEADDR:
 		return take_flag(value, length, &own->reuse_address);
+	case FFV_OPTION_ID_ASK_ONCE:
+		return take_flag(value, length, &own->asks_once);
 	case FFV_OPTION_ID_AFONLY:
 		if (own->state != FFV_CM_IDLE)
 			return ffv_fail(EINVAL, "whether an id is for one family is said before it is bound");

@@ -19,7 +19,7 @@ static bool is_there(struct ffv_cm_id_private *id)
 	const union ffv_sockaddr *dst = &id->id.route.addr.dst;
 	uint8_t bytes[16];
 
-	if (ffv_address_is_local(id->device->gid, dst) || ffv_address_is_multicast(dst))
+	if (id->is_away || ffv_address_is_local(id->device->gid, dst) || ffv_address_is_multicast(dst))
 		return true;
 	ffv_address_bytes(dst, bytes);
 	return ffv_lookup_host(id->device->ctx, bytes);
@@ -53,6 +53,8 @@ static void finish(struct ffv_cm_id_private *id, bool found)
 {
 	bool route = id->state == FFV_CM_ROUTE_QUERY;
 
+	if (route || !found)
+		id->is_away = false;
 	drop_question(id);
 	id->deadline_ns = id->retry_ns = UINT64_MAX;
 	if (found) {
@@ -74,6 +76,10 @@ static void look(struct ffv_cm_id_private *id, uint64_t now_ns)
 		finish(id, false);
 	} else {
 		ask(id, now_ns);
+		if (id->asks_once && !id->socket) { /* there is no router */
+			finish(id, false);
+			return;
+		}
 		id->retry_ns = now_ns + LOOK_AGAIN_NS;
 		ffv_cm_wake_by(id->device, id->retry_ns < id->deadline_ns ? id->retry_ns : id->deadline_ns);
 	}
@@ -84,10 +90,14 @@ void ffv_cm_on_host_answer(struct ffv_cm_id_private *id)
 	uint32_t error = EPROTO;
 	int rc = ffv_lookup_answer(id->socket->fd, &error);
 
-	if (rc == 1 && !error)
+	if (rc == 1 && !error) {
+		id->is_away = id->asks_once; /* which the route need not be asked for again */
 		finish(id, true);
-	else if (rc != -EAGAIN) /* it knows nobody yet, or has gone */
+	} else if (rc != -EAGAIN && id->asks_once) {
+		finish(id, false);
+	} else if (rc != -EAGAIN) { /* it knows nobody yet, or has gone */
 		drop_question(id);
+	}
 }
 
 void ffv_cm_on_resolve_timer(struct ffv_cm_id_private *id, uint64_t now_ns)

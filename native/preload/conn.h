@@ -50,6 +50,7 @@ struct pre_conn {
 	int own_listener;                  /* for the request of this one connection */
 	unsigned asks;                     /* how often a stream was asked for, or was made possible */
 	uint64_t next_ask_ns;
+	bool is_away;                      /* it is refused by another host, which takes a while */
 	struct pre_conn *listener;         /* where it came from, held */
 	struct sockaddr_in6 peer;          /* in the family of the program's socket */
 	uint64_t give_up_ns;

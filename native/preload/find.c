@@ -6,13 +6,14 @@
  * may not be as far yet.
  */
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "preload/conn.h"
 
-#define MOST_ASKS 6u
+#define MOST_ASKS 6u               /* at both places */
 #define FIRST_PAUSE_NS 1000000u    /* before the second time, after a refusal; then four times as long each */
 #define FIRST_PATIENCE_NS 20000000u /* for an answer; likewise */
 #define BACKLOG 4096
@@ -59,8 +60,16 @@ static void hold_signals(sigset_t *before)
 
 /* ---- who connected ----------------------------------------------------------------------------------------------------------------- */
 
+static void carry_over_patience(int fd, int engine)
+{
+	int timeout_ms = pre_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT);
+
+	if (timeout_ms > 0)
+		ffv_setsockopt(engine, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof timeout_ms);
+}
+
 /* A stream that is being made, or -errno. */
-static int ask_at(struct sockaddr_in6 own, struct sockaddr_in6 place)
+static int ask_at(int fd, struct sockaddr_in6 own, struct sockaddr_in6 place)
 {
 	socklen_t own_length = as_ipv4(&own), length = as_ipv4(&place);
 	int yes = 1, engine;
@@ -71,6 +80,7 @@ static int ask_at(struct sockaddr_in6 own, struct sockaddr_in6 place)
 		return engine;
 	/* The number is not to be claimed: the kernel's socket has it. */
 	ffv_setsockopt(engine, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+	carry_over_patience(fd, engine);
 	int rc = ffv_bind(engine, generic(&own), own_length);
 	if (!rc)
 		rc = ffv_connect(engine, generic(&place), length);
@@ -80,9 +90,20 @@ static int ask_at(struct sockaddr_in6 own, struct sockaddr_in6 place)
 	return rc;
 }
 
+/* Who is refused later, not at once, asks at one place at a time. */
+static unsigned most_asks(const struct pre_conn *conn)
+{
+	return conn->is_away ? 2 * MOST_ASKS : MOST_ASKS;
+}
+
+static uint64_t grown(const struct pre_conn *conn, uint64_t pause_ns)
+{
+	return pause_ns << (conn->is_away ? conn->asks : 2 * conn->asks);
+}
+
 static bool is_due(const struct pre_conn *conn)
 {
-	return !conn->asks || (conn->asks < MOST_ASKS && ffv_clock_ns() >= conn->next_ask_ns);
+	return !conn->asks || (conn->asks < most_asks(conn) && ffv_clock_ns() >= conn->next_ask_ns);
 }
 
 /* Lock held. */
@@ -96,16 +117,16 @@ static void ask(struct pre_conn *conn, int fd)
 		return;
 	}
 	places[1].sin6_port = own.sin6_port;
-	int engine = ask_at(own, places[first]);
+	int engine = ask_at(fd, own, places[first]);
 	if (engine == -ECONNREFUSED)
-		engine = ask_at(own, places[!first]);
+		engine = ask_at(fd, own, places[!first]);
 	/* An answer takes its time where processors are scarce; a refusal comes at once. */
 	uint64_t pause_ns = engine >= 0 ? FIRST_PATIENCE_NS : FIRST_PAUSE_NS;
-	conn->next_ask_ns = ffv_clock_ns() + (pause_ns << 2 * conn->asks);
+	conn->next_ask_ns = ffv_clock_ns() + grown(conn, pause_ns);
 	conn->asks++;
 	if (engine >= 0)
 		pre_attach(conn, fd, engine);
-	else if (engine != -ECONNREFUSED || conn->asks == MOST_ASKS)
+	else if (engine != -ECONNREFUSED || conn->asks >= most_asks(conn))
 		pre_become_plain(conn);
 }
 
@@ -117,6 +138,16 @@ static bool is_connected(int fd)
 	return getpeername(fd, (struct sockaddr *)(void *)&peer, &length) == 0;
 }
 
+/* Why the request failed. */
+static int error_of(int engine)
+{
+	int error = 0;
+	uint32_t length = sizeof error;
+
+	ffv_getsockopt(engine, SOL_SOCKET, SO_ERROR, &error, &length);
+	return error;
+}
+
 /* tx held; the request was refused, or nobody has asked for it so far and it may be at the wrong place. */
 static void withdraw(struct pre_conn *conn)
 {
@@ -126,19 +157,22 @@ static void withdraw(struct pre_conn *conn)
 
 	if ((!is_refused && (conn->kind == PRE_ACCEPTED || mask || !is_due(conn))) || ffv_socket_marks(conn->engine, marks) > 0)
 		return;
+	int error = is_refused ? error_of(conn->engine) : 0;
 	pre_epoll_restore(conn);
 	pthread_mutex_lock(&conn->lock);
 	if (conn->has_engine)
 		pre_detach(conn);
-	if (conn->asks == MOST_ASKS)
+	conn->is_away |= error == ECONNREFUSED;
+	if (conn->asks >= most_asks(conn) || error == EHOSTUNREACH)
 		pre_become_plain(conn);
-	conn->next_ask_ns = 0;
+	bool are_both_refused = error == ECONNREFUSED && conn->asks % 2 == 0;
+	conn->next_ask_ns = are_both_refused ? ffv_clock_ns() + grown(conn, FIRST_PAUSE_NS) : 0;
 	pthread_mutex_unlock(&conn->lock);
 }
 
 /* ---- who accepted ------------------------------------------------------------------------------------------------------------------- */
 
-static int listen_at(struct sockaddr_in6 own, bool v6_only)
+static int listen_at(int fd, struct sockaddr_in6 own, bool v6_only)
 {
 	socklen_t length = as_ipv4(&own);
 	int yes = 1, engine;
@@ -147,6 +181,7 @@ static int listen_at(struct sockaddr_in6 own, bool v6_only)
 	engine = pre_raise_engine(ffv_socket(own.sin6_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
 	if (engine < 0)
 		return -1;
+	carry_over_patience(fd, engine);
 	if (v6_only)
 		ffv_setsockopt(engine, IPPROTO_IPV6, IPV6_V6ONLY, &yes, sizeof yes);
 	/* Refused if another process accepts from it already, or it is no address of this container's. */
@@ -169,7 +204,7 @@ void pre_will_accept(struct pre_conn *listener, int fd)
 	hold_signals(&before);
 	pthread_mutex_lock(&listener->lock);
 	if (!listener->was_asked && own_address(fd, &own)) {
-		listener->engine = listen_at(own, own.sin6_family == AF_INET6 && pre_option(fd, IPPROTO_IPV6, IPV6_V6ONLY) == 1);
+		listener->engine = listen_at(fd, own, own.sin6_family == AF_INET6 && pre_option(fd, IPPROTO_IPV6, IPV6_V6ONLY) == 1);
 		ffv_store_release(&listener->has_engine, listener->engine >= 0); /* [pre-engine] */
 	}
 	listener->was_asked = true;
@@ -187,7 +222,7 @@ static void look_for_request(struct pre_conn *conn, int fd)
 		return;
 	if (at < 0 && !conn->asks++ && own_address(fd, &own)) {
 		own.sin6_port = conn->peer.sin6_port;
-		at = conn->own_listener = listen_at(own, false);
+		at = conn->own_listener = listen_at(fd, own, false);
 	}
 	if (at >= 0 && ffv_requests_waiting(at) > 0)
 		engine = pre_raise_engine(ffv_accept_from(at, generic(&conn->peer), sizeof conn->peer));

@@ -143,8 +143,10 @@ static int make_connection(struct ffv_rs_socket *child)
 {
 	struct ffv_rs_hello hello;
 	struct ffv_cm_conn_param param = { .private_data = &hello, .private_data_len = sizeof hello, .rnr_retry_count = 7 };
-	int rc = ffv_rs_stream_create(child, &hello);
+	int rc = ffv_rs_set_patience(child);
 
+	if (!rc)
+		rc = ffv_rs_stream_create(child, &hello);
 	if (!rc)
 		rc = ffv_rs_stream_peer(child, &child->hello, sizeof child->hello);
 	if (!rc)

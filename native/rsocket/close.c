@@ -11,6 +11,8 @@
 #include "base/error.h"
 #include "rsocket/rsocket.h"
 
+#define EXIT_NS 10000000000ull
+
 bool ffv_rs_is_delivered(const struct ffv_rs_socket *socket)
 {
 	return socket->is_dead || socket->stream.completed == socket->stream.posted;
@@ -109,6 +111,44 @@ void ffv_rs_close(struct ffv_rs_socket *socket)
 		wait_delivered(socket, ffv_rs_deadline((uint64_t)socket->options.linger.l_linger * 1000000000u));
 	if (!delivered)
 		ffv_rs_linger(socket);
+}
+
+/* ---- the end of the process --------------------------------------------------------------------------------------------------- */
+
+static uint64_t exit_deadline_ns;      /* of the thread that ends the process */
+
+static bool try_lock(struct ffv_rs_socket *socket)
+{
+	struct timespec nap = { 0, 100000 };
+	bool locked;
+
+	/* Whoever ends the process may do so in a handler of a signal, and hold the lock. */
+	while (!(locked = pthread_mutex_trylock(&socket->lock) == 0) && ffv_clock_ns() < exit_deadline_ns)
+		nanosleep(&nap, NULL);
+	return locked;
+}
+
+static void deliver(struct ffv_rs_socket *socket)
+{
+	bool waits = false;
+
+	if (!try_lock(socket))
+		return;
+	if (socket->state == FFV_RS_CONNECTED && socket->stream.is_away && !socket->is_dead) {
+		ffv_rs_progress(socket);
+		say_end(socket);
+		waits = true;
+	}
+	pthread_mutex_unlock(&socket->lock);
+	if (waits)
+		wait_delivered(socket, exit_deadline_ns);
+}
+
+void ffv_rs_deliver(void)
+{
+	exit_deadline_ns = ffv_clock_ns() + EXIT_NS;
+	ffv_rs_for_each(deliver);
+	ffv_rs_for_each_lingering(deliver);
 }
 
 void ffv_rs_destroy(struct ffv_rs_socket *socket)

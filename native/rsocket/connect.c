@@ -160,6 +160,8 @@ int ffv_getpeername(int fd, struct sockaddr *addr, uint32_t *length)
 
 /* ---- connecting -------------------------------------------------------------------------------------------------------------- */
 
+#define ASK_MS 2000                /* for the router to find out who has an address */
+
 /* The next event of the id's own channel, with what the peer said in it. -EAGAIN if there is none. */
 struct told { uint32_t type; int status; uint8_t length; uint8_t data[FFV_CM_ACCEPT_DATA]; };
 
@@ -181,34 +183,32 @@ static int next_event(struct ffv_rs_socket *socket, int timeout_ms, struct told 
 	return ffv_cm_ack_event(event);
 }
 
-static int expect(struct ffv_rs_socket *socket, uint32_t wanted)
+/* Of what the host knows by itself, which is told at once; *is_asking: the router is asked, and will tell. */
+static int resolve(struct ffv_rs_socket *socket, const union ffv_sockaddr *dst, bool *is_asking)
 {
+	int yes = 1, rc = ffv_cm_set_option(socket->id, FFV_OPTION_ID, FFV_OPTION_ID_ASK_ONCE, &yes, sizeof yes);
 	struct told told;
-	int rc;
 
-	do
-		rc = next_event(socket, -1, &told);
-	while (rc == -EAGAIN);
+	*is_asking = false;
+	if (!rc)
+		rc = ffv_cm_resolve_addr(socket->id, NULL, (const struct sockaddr *)(const void *)dst, ASK_MS);
 	if (rc)
 		return rc;
-	return told.type == wanted ? 0 : ffv_fail(EHOSTUNREACH, "no container has the address");
-}
-
-static int resolve(struct ffv_rs_socket *socket, const union ffv_sockaddr *dst)
-{
-	int rc = ffv_cm_resolve_addr(socket->id, NULL, (const struct sockaddr *)(const void *)dst, 0);
-
-	if (!rc)
-		rc = expect(socket, FFV_CM_EVENT_ADDR_RESOLVED);
-	if (!rc)
+	rc = next_event(socket, 0, &told);
+	*is_asking = rc == -EAGAIN;
+	if (*is_asking)
+		return 0;
+	if (!rc && told.type == FFV_CM_EVENT_ADDR_RESOLVED)
 		rc = ffv_cm_resolve_route(socket->id, 0);
-	return rc ? rc : expect(socket, FFV_CM_EVENT_ROUTE_RESOLVED);
+	if (!rc)
+		rc = next_event(socket, 0, &told);
+	return !rc && told.type == FFV_CM_EVENT_ROUTE_RESOLVED ? 0 : ffv_fail(EHOSTUNREACH, "no container has the address");
 }
 
 static int request(struct ffv_rs_socket *socket)
 {
 	struct ffv_rs_hello hello;
-	struct ffv_cm_conn_param param = { .private_data = &hello, .private_data_len = sizeof hello, .retry_count = 7,
+	struct ffv_cm_conn_param param = { .private_data = &hello, .private_data_len = sizeof hello, .retry_count = FFV_RS_RETRIES,
 					   .rnr_retry_count = 7 };
 	int rc = ffv_rs_stream_create(socket, &hello);
 
@@ -234,10 +234,38 @@ static int early_answer(struct ffv_rs_socket *socket)
 	return rc;
 }
 
+/* The thread of process.c goes on with it: go_on(). */
+static int begin_away(struct ffv_rs_socket *socket, int fd)
+{
+	int rc = ffv_rs_stream_prepare(socket);
+
+	return rc ? rc : ffv_rs_watch_stream(socket, fd);
+}
+
+static int begin_here(struct ffv_rs_socket *socket, int fd)
+{
+	int rc = request(socket);
+
+	if (!rc)
+		rc = ffv_rs_watch_stream(socket, fd);
+	return rc;
+}
+
+/* As it was. */
+static void take_back(struct ffv_rs_socket *socket)
+{
+	socket->state = FFV_RS_IDLE;
+	ffv_rs_stream_destroy(socket);
+	ffv_rs_drop_id(socket);
+	if (socket->is_bound)
+		ffv_rs_need_id(socket);
+}
+
 static int begin(struct ffv_rs_socket *socket, int fd, const struct sockaddr *addr, uint32_t length)
 {
 	struct ffv_cm_channel *shared;
 	union ffv_sockaddr dst;
+	bool is_asking = false;
 	int rc = take_address(socket, addr, length, &dst);
 
 	if (rc)
@@ -245,25 +273,21 @@ static int begin(struct ffv_rs_socket *socket, int fd, const struct sockaddr *ad
 	name_loopback(&dst);
 	rc = ffv_rs_need_id(socket);
 	if (!rc)
-		rc = resolve(socket, &dst);
+		rc = ffv_rs_set_patience(socket);
 	if (!rc)
-		rc = request(socket);
+		rc = resolve(socket, &dst, &is_asking);
 	if (!rc)
-		rc = ffv_rs_watch_stream(socket, fd);
+		rc = is_asking ? begin_away(socket, fd) : begin_here(socket, fd);
 	if (!rc)
 		rc = ffv_rs_channel(&shared);
 	if (!rc)
 		socket->state = FFV_RS_CONNECTING;
-	if (!rc)
+	if (!rc && !is_asking)
 		rc = early_answer(socket);
 	if (!rc)
 		rc = ffv_cm_migrate_id(socket->id, shared);
-	if (rc) { /* as it was */
-		socket->state = FFV_RS_IDLE;
-		ffv_rs_stream_destroy(socket);
-		ffv_rs_drop_id(socket);
-		if (socket->is_bound)
-			ffv_rs_need_id(socket);
+	if (rc) {
+		take_back(socket);
 		return rc;
 	}
 	ffv_cm_destroy_channel(socket->own_channel);
@@ -337,6 +361,8 @@ static void on_failure(struct ffv_rs_socket *socket, uint32_t type, int status)
 	socket->is_dead = true;
 	if (type == FFV_CM_EVENT_REJECTED)
 		socket->error = ECONNREFUSED;
+	else if (type == FFV_CM_EVENT_ADDR_ERROR || type == FFV_CM_EVENT_ROUTE_ERROR)
+		socket->error = EHOSTUNREACH;
 	else if (type == FFV_CM_EVENT_UNREACHABLE && status == -ETIMEDOUT)
 		socket->error = ETIMEDOUT;
 	else
@@ -354,12 +380,31 @@ static void on_established(struct ffv_rs_socket *socket, const void *data, uint8
 	socket->state = FFV_RS_CONNECTED;
 }
 
-/* A peer that ended without a word is dead, or has closed: what came before is read, and then its end. */
+/* A peer that ended without a word is dead, or has closed: what came before is read, and then its end. If it is on another host,
+ * what it had sent may be lost. */
 static void on_disconnected(struct ffv_rs_socket *socket)
 {
 	ffv_cm_disconnect(socket->id);
 	ffv_rs_progress(socket);
+	if (socket->stream.is_away && !socket->fin_arrived && !socket->error)
+		socket->error = ECONNRESET;
 	socket->is_dead = true;
+}
+
+/* The next step to a peer on another host. False: there is none. */
+static bool go_on(struct ffv_rs_socket *socket, uint32_t event)
+{
+	int rc;
+
+	if (event == FFV_CM_EVENT_ADDR_RESOLVED)
+		rc = ffv_cm_resolve_route(socket->id, 0);
+	else if (event == FFV_CM_EVENT_ROUTE_RESOLVED)
+		rc = request(socket);
+	else
+		return false;
+	if (rc)
+		on_failure(socket, FFV_CM_EVENT_UNREACHABLE, rc);
+	return true;
 }
 
 void ffv_rs_on_connection(struct ffv_rs_socket *socket, uint32_t event, int status, const void *data, uint8_t length)
@@ -367,6 +412,10 @@ void ffv_rs_on_connection(struct ffv_rs_socket *socket, uint32_t event, int stat
 	bool stands = false, is_child = false;
 
 	pthread_mutex_lock(&socket->lock);
+	if (socket->state == FFV_RS_CONNECTING && go_on(socket, event)) {
+		pthread_mutex_unlock(&socket->lock);
+		return;
+	}
 	if (socket->state == FFV_RS_CONNECTING) {
 		is_child = socket->listener != NULL;
 		stands = event == FFV_CM_EVENT_ESTABLISHED;

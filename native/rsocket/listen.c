@@ -119,7 +119,9 @@ void ffv_rs_on_request(struct ffv_rs_socket *listener, struct ffv_cm_id *id, con
 		return;
 	}
 	pthread_mutex_lock(&child->lock);
-	int rc = ffv_rs_stream_create(child, &hello);
+	int rc = ffv_rs_set_patience(child);
+	if (!rc)
+		rc = ffv_rs_stream_create(child, &hello);
 	if (!rc)
 		rc = ffv_rs_stream_peer(child, data, length);
 	if (rc)

@@ -155,6 +155,20 @@ int ffv_setsockopt(int fd, int level, int name, const void *value, uint32_t leng
 	return rc;
 }
 
+/* TCP_USER_TIMEOUT: how long what was sent may stay unanswered, which takes so many times the queue pair's timeout. */
+int ffv_rs_set_patience(struct ffv_rs_socket *socket)
+{
+	int index = find_kept(IPPROTO_TCP, TCP_USER_TIMEOUT);
+	uint64_t wanted_ns = (uint64_t)(unsigned)socket->options.kept[index] * 1000000u;
+	uint8_t exponent = 0;
+
+	if (!wanted_ns)
+		return 0;
+	while (exponent < 31 && (FFV_RS_RETRIES + 1) * (4096ull << exponent) < wanted_ns)
+		exponent++;
+	return ffv_cm_set_option(socket->id, FFV_OPTION_ID, FFV_OPTION_ID_ACK_TIMEOUT, &exponent, sizeof exponent);
+}
+
 /* ---- getting ------------------------------------------------------------------------------------------------------------------- */
 
 static int give(const void *from, uint32_t size, void *value, uint32_t *length)

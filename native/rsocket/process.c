@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -216,6 +217,37 @@ int ffv_rs_domain(struct ffv_context *ctx)
 	return rc;
 }
 
+static uint32_t host;
+
+/* Of what all processes of a host have in common: the kernel's start, and the node directory. */
+static void find_host(void)
+{
+	char path[4096];
+	struct { char start[64]; uint64_t device, file; } parts = { .start = "" };
+	struct stat status;
+	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+
+	if (fd >= 0 && read(fd, parts.start, sizeof parts.start) < 0)
+		parts.start[0] = 0;
+	if (fd >= 0)
+		close(fd);
+	if (!ffv_node_directory(path, sizeof path) && !stat(path, &status)) {
+		parts.device = status.st_dev;
+		parts.file = status.st_ino;
+	}
+	host = 2166136261u; /* FNV-1a */
+	for (size_t i = 0; i < sizeof parts; i++)
+		host = (host ^ ((const uint8_t *)&parts)[i]) * 16777619u;
+}
+
+uint32_t ffv_rs_host(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, find_host);
+	return host;
+}
+
 int ffv_rs_observe(struct ffv_rs_socket *socket)
 {
 	struct epoll_event event = { .events = EPOLLIN, .data.ptr = socket };
@@ -229,6 +261,29 @@ void ffv_rs_unobserve(struct ffv_rs_socket *socket)
 {
 	/* Closing is not enough: a fork child may hold a copy. */
 	epoll_ctl(observed_fd, EPOLL_CTL_DEL, socket->stream.channel_fd, NULL);
+}
+
+void ffv_rs_for_each_lingering(void (*function)(struct ffv_rs_socket *socket))
+{
+	struct ffv_rs_socket *socket;
+
+	do {
+		pthread_mutex_lock(&closing);
+		socket = lingering;
+		if (socket)
+			lingering = socket->next;
+		pthread_mutex_unlock(&closing);
+		if (socket) {
+			function(socket);
+			ffv_rs_put(socket);
+		}
+	} while (socket);
+}
+
+__attribute__((destructor)) static void at_exit(void)
+{
+	if (channel)
+		ffv_rs_deliver();
 }
 
 void ffv_rs_linger(struct ffv_rs_socket *socket)

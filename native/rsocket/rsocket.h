@@ -24,7 +24,7 @@
 #include "base/atomics.h"
 
 #define FFV_RS_MAGIC 0x66667673u    /* in private data: "this end speaks it" */
-#define FFV_RS_VERSION 1u
+#define FFV_RS_VERSION 2u
 #define FFV_RS_RING_BYTES (256u << 10)
 #define FFV_RS_RING_MIN (16u << 10)
 #define FFV_RS_RING_MAX (4u << 20)
@@ -34,6 +34,7 @@
 #define FFV_RS_RECVS 512u           /* receive requests that are posted */
 #define FFV_RS_RESERVED 32u         /* of them, for messages that are no data */
 #define FFV_RS_SENDS 64u
+#define FFV_RS_RETRIES 7u           /* of a request that a peer on another host does not answer */
 
 /* Immediate data: what came, and for data how much. */
 enum ffv_rs_message { FFV_RS_DATA = 0, FFV_RS_CREDIT = 1, FFV_RS_FIN = 2, FFV_RS_RST = 3, FFV_RS_MARK = 4 };
@@ -55,6 +56,7 @@ struct ffv_rs_hello {
 	uint32_t rkey_be;
 	uint32_t ring_bytes_be;
 	uint32_t recvs_be;         /* data messages that may come before the first credit */
+	uint32_t host_be;          /* ffv_rs_host of who says it */
 };
 
 enum ffv_rs_state { FFV_RS_IDLE, FFV_RS_LISTENING, FFV_RS_CONNECTING, FFV_RS_CONNECTED, FFV_RS_FAILED };
@@ -79,6 +81,7 @@ struct ffv_rs_stream {
 	uint8_t *stage;
 	uint32_t ring_bytes;
 	/* what the peer said */
+	bool is_away;                      /* the peer is on another host */
 	uint64_t peer_addr;
 	uint32_t peer_rkey;
 	uint32_t peer_ring_bytes;
@@ -90,6 +93,7 @@ struct ffv_rs_stream {
 	uint64_t posted;                   /* send requests */
 	uint64_t completed;
 	uint64_t signaled;                 /* the last one that was posted so */
+	uint64_t busy_since_ns;            /* to a peer on another host: since when not all of them are completed */
 	uint64_t stage_posted;             /* bytes of the stage, free-running */
 	uint64_t stage_completed;
 	uint64_t stage_end[FFV_RS_SENDS];  /* of stage_posted, by request */
@@ -159,6 +163,9 @@ bool ffv_rs_hold(struct ffv_rs_socket *socket);
 /* Its number is woken by the completion channel from now on. */
 int ffv_rs_watch_stream(struct ffv_rs_socket *socket, int fd);
 
+/* For each that has a number, held meanwhile. */
+void ffv_rs_for_each(void (*function)(struct ffv_rs_socket *socket));
+
 /* fork(): the table is held; in the child it is empty afterwards, and the numbers are the kernel's alone. */
 void ffv_rs_before_fork(void);
 void ffv_rs_after_fork(bool in_child);
@@ -168,9 +175,13 @@ void ffv_rs_after_fork(bool in_child);
 /* The channel of all connections and listeners, which the thread of this file reads. */
 int ffv_rs_channel(struct ffv_cm_channel **out);
 int ffv_rs_domain(struct ffv_context *ctx);
+/* A number that is the same for all processes of this host, and another one elsewhere. */
+uint32_t ffv_rs_host(void);
 /* The completion channel of the socket is looked after by the thread, as watch.c says. */
 int ffv_rs_observe(struct ffv_rs_socket *socket);
 void ffv_rs_unobserve(struct ffv_rs_socket *socket);
+/* For those that are kept so. */
+void ffv_rs_for_each_lingering(void (*function)(struct ffv_rs_socket *socket));
 /* Keeps a closed socket, with a reference of its own, until what it sent is delivered. */
 void ffv_rs_linger(struct ffv_rs_socket *socket);
 
@@ -194,6 +205,8 @@ void ffv_rs_look_at_observed(int epoll_fd);
 
 /* ---- stream.c: the connection's memory and messages (lock held) ------------------------------------------------------------ */
 
+/* What can be waited for, before the rest is worth while. */
+int ffv_rs_stream_prepare(struct ffv_rs_socket *socket);
 int ffv_rs_stream_create(struct ffv_rs_socket *socket, struct ffv_rs_hello *hello);
 void ffv_rs_stream_destroy(struct ffv_rs_socket *socket);
 int ffv_rs_stream_peer(struct ffv_rs_socket *socket, const void *data, uint8_t length);
@@ -213,6 +226,8 @@ int ffv_rs_write(struct ffv_rs_socket *socket, const void *data, uint32_t length
 void ffv_rs_close(struct ffv_rs_socket *socket);
 /* The last reference has. */
 void ffv_rs_destroy(struct ffv_rs_socket *socket);
+/* The process ends: what it has sent to other hosts is delivered before, as by the kernel afterwards. */
+void ffv_rs_deliver(void);
 /* Lock held: whether all that was sent has been delivered, or cannot be any more. */
 bool ffv_rs_is_delivered(const struct ffv_rs_socket *socket);
 
@@ -232,6 +247,8 @@ void ffv_rs_drop_queue(struct ffv_rs_socket *first);
 /* Lock held: SO_ERROR, which is told once. */
 int ffv_rs_take_error(struct ffv_rs_socket *socket);
 uint64_t ffv_rs_deadline(uint64_t timeout_ns);
+/* Lock held, before it is connected. */
+int ffv_rs_set_patience(struct ffv_rs_socket *socket);
 
 /* ---- ask.c: listeners that ask ---------------------------------------------------------------------------------------------- */
 

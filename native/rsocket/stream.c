@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "rsocket/rsocket.h"
 
@@ -19,6 +20,7 @@
 #define SIGNAL_EVERY 16u
 #define POST_AT_ONCE 32u
 #define POLL_AT_ONCE 16
+#define SILENCE_NS 1000000000ull   /* sooner than that, an answer said that the peer has gone */
 #define ROOM_FOR_MESSAGES 4u       /* requests that data leaves free for credits and the end */
 
 /* ---- life ---------------------------------------------------------------------------------------------------------------- */
@@ -38,20 +40,29 @@ static void post_recvs(struct ffv_rs_socket *socket, uint32_t at_least)
 	}
 }
 
+int ffv_rs_stream_prepare(struct ffv_rs_socket *socket)
+{
+	struct ffv_rs_stream *stream = &socket->stream;
+
+	memset(stream, 0, sizeof *stream);
+	stream->channel_fd = -1;
+	int rc = ffv_create_comp_channel(socket->id->verbs, &stream->channel);
+	if (rc)
+		return rc;
+	stream->channel_fd = ffv_comp_channel_fd(stream->channel);
+	if (!fcntl(stream->channel_fd, F_SETFL, O_NONBLOCK))
+		return 0;
+	rc = ffv_fail_errno(errno, "a completion channel cannot be made non-blocking");
+	ffv_rs_stream_destroy(socket);
+	return rc;
+}
+
 static int create_queues(struct ffv_rs_socket *socket)
 {
 	struct ffv_rs_stream *stream = &socket->stream;
 	struct ffv_qp_init_attr attr = { .qp_type = FFV_QPT_RC,
 		.cap = { FFV_RS_SENDS, FFV_RS_RECVS, 1, 1, FFV_RS_INLINE } };
-	int rc = ffv_create_comp_channel(socket->id->verbs, &stream->channel);
-
-	if (!rc) {
-		stream->channel_fd = ffv_comp_channel_fd(stream->channel);
-		if (fcntl(stream->channel_fd, F_SETFL, O_NONBLOCK))
-			rc = ffv_fail_errno(errno, "a completion channel cannot be made non-blocking");
-	}
-	if (!rc)
-		rc = ffv_create_cq(socket->id->verbs, FFV_RS_SENDS + FFV_RS_RECVS, NULL, stream->channel, 0, &stream->cq);
+	int rc = ffv_create_cq(socket->id->verbs, FFV_RS_SENDS + FFV_RS_RECVS, NULL, stream->channel, 0, &stream->cq);
 	attr.send_cq = attr.recv_cq = stream->cq;
 	if (!rc)
 		rc = ffv_cm_create_qp(socket->id, NULL, &attr);
@@ -61,12 +72,11 @@ static int create_queues(struct ffv_rs_socket *socket)
 int ffv_rs_stream_create(struct ffv_rs_socket *socket, struct ffv_rs_hello *hello)
 {
 	struct ffv_rs_stream *stream = &socket->stream;
-	int rc;
+	int rc = stream->channel ? 0 : ffv_rs_stream_prepare(socket);
 
-	memset(stream, 0, sizeof *stream);
-	stream->channel_fd = -1;
 	stream->ring_bytes = socket->options.ring_bytes;
-	rc = ffv_rs_domain(socket->id->verbs);
+	if (!rc)
+		rc = ffv_rs_domain(socket->id->verbs);
 	if (!rc)
 		rc = ffv_alloc_mr(socket->id->pd, stream->ring_bytes + FFV_RS_STAGE_BYTES,
 				  FFV_ACCESS_LOCAL_WRITE | FFV_ACCESS_REMOTE_WRITE, &stream->mr);
@@ -84,6 +94,7 @@ int ffv_rs_stream_create(struct ffv_rs_socket *socket, struct ffv_rs_hello *hell
 		.magic_be = htonl(FFV_RS_MAGIC), .version_be = htonl(FFV_RS_VERSION),
 		.addr_be = htobe64((uint64_t)(uintptr_t)stream->mr->addr), .rkey_be = htonl(stream->mr->rkey),
 		.ring_bytes_be = htonl(stream->ring_bytes), .recvs_be = htonl(FFV_RS_RECVS - FFV_RS_RESERVED),
+		.host_be = htonl(ffv_rs_host()),
 	};
 	return 0;
 }
@@ -122,6 +133,7 @@ int ffv_rs_stream_peer(struct ffv_rs_socket *socket, const void *data, uint8_t l
 	stream->peer_rkey = ntohl(hello.rkey_be);
 	stream->peer_ring_bytes = ntohl(hello.ring_bytes_be);
 	stream->granted_messages = ntohl(hello.recvs_be);
+	stream->is_away = ntohl(hello.host_be) != ffv_rs_host();
 	if (stream->peer_ring_bytes < FFV_RS_RING_MIN || stream->peer_ring_bytes > FFV_RS_RING_MAX)
 		return ffv_fail(EPROTO, "the peer's ring has %u bytes", stream->peer_ring_bytes);
 	return 0;
@@ -164,6 +176,8 @@ static int post(struct ffv_rs_socket *socket, struct ffv_send_wr *first, uint32_
 	for (uint64_t n = stream->posted; n < end; n++)
 		stream->stage_end[n % FFV_RS_SENDS] = stream->stage_posted;
 	last->wr_id = end;
+	if (stream->is_away && stream->posted == stream->completed)
+		stream->busy_since_ns = ffv_clock_ns();
 	int rc = ffv_post_send(socket->id->qp, first, &bad);
 	if (rc) {
 		on_dead(socket);
@@ -316,14 +330,25 @@ static void fail_queue_pair(struct ffv_rs_socket *socket)
 	on_dead(socket);
 }
 
+/* What TCP would say of it. */
+static int error_of(const struct ffv_rs_stream *stream, const struct ffv_wc *wc)
+{
+	bool is_silence = stream->is_away && wc->status == FFV_WC_RETRY_EXC_ERR &&
+			  ffv_clock_ns() - stream->busy_since_ns >= SILENCE_NS;
+
+	return is_silence ? ETIMEDOUT : ECONNRESET;
+}
+
 static void on_completion(struct ffv_rs_socket *socket, const struct ffv_wc *wc)
 {
 	struct ffv_rs_stream *stream = &socket->stream;
 
 	if (wc->status != FFV_WC_SUCCESS) {
-		/* What failed, unlike what was only flushed, was for a peer that has closed without reading it. */
-		if (!(wc->wr_id & RECV_ID) && wc->status != FFV_WC_WR_FLUSH_ERR && !socket->is_dead && !socket->fin_arrived)
-			socket->error = ECONNRESET;
+		/* What failed, unlike what was only flushed, was for a peer that has closed without reading it; and on another host
+		 * nobody knows how much of the peer's has come. */
+		bool is_loss = stream->is_away || (!(wc->wr_id & RECV_ID) && wc->status != FFV_WC_WR_FLUSH_ERR);
+		if (is_loss && !socket->is_dead && !socket->fin_arrived)
+			socket->error = error_of(stream, wc);
 		on_dead(socket);
 	} else if (wc->wr_id & RECV_ID) {
 		stream->recvs_missing++;

@@ -182,6 +182,19 @@ int ffv_rs_publish(struct ffv_rs_socket *socket, int flags)
 	return fd;
 }
 
+void ffv_rs_for_each(void (*function)(struct ffv_rs_socket *socket))
+{
+	for (int page = 0; page < PAGES; page++) {
+		for (int fd = page * PAGE; ffv_load_acquire(&pages[page]) && fd < (page + 1) * PAGE; fd++) {
+			struct ffv_rs_socket *socket = at(fd) ? ffv_rs_get(fd) : NULL;
+			if (!socket)
+				continue;
+			function(socket);
+			ffv_rs_put(socket);
+		}
+	}
+}
+
 void ffv_rs_before_fork(void)
 {
 	pthread_mutex_lock(&table);

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from tests.hosts import Hosts
 
@@ -68,6 +69,8 @@ class _Namespace:
 class Network:
     """Network namespaces at the ports of one bridge; a context manager."""
 
+    prefix_bits = 24
+
     def __init__(self, names: Sequence[str], *, mtu: int = 1500) -> None:
         self.names = tuple(names)
         self._switch = _Namespace(_unshare())
@@ -90,7 +93,7 @@ class Network:
         host = self._hosts[name] = self._beside()
         self._in(self._switch, f"ip link add p-{name} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {host.pid}")
         self._in(self._switch, f"ip link set p-{name} master br0 up")
-        self._in(host, f"ip address add {self.address(name)}/24 dev eth0")
+        self._in(host, f"ip address add {self.address(name)}/{self.prefix_bits} dev eth0")
         self._in(host, "ip link set lo up")
         self._in(host, "ip link set eth0 up")
 
@@ -135,7 +138,7 @@ class Network:
             if namespace is not None:
                 namespace.close()
 
-    def __enter__(self) -> "Network":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

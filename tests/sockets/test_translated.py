@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sockets.translated import ENDS, HANG_SECONDS, Ends, await_port, environment, free_port
+from tests.sockets.translated import ENDS, HANG_SECONDS, Ends, await_port, environment, free_port, need
 
 PYTHON = Path(sys.executable).name
 PROGRAMS = str(Path(__file__).with_name("programs.py"))
@@ -35,12 +34,6 @@ def ends(request: pytest.FixtureRequest, tmp_path: Path) -> Ends:
 def both(tmp_path: Path) -> Ends:
     """Both ends translated."""
     return Ends(True, True, tmp_path / "report")
-
-
-def need(*programs: str) -> None:
-    missing = [name for name in programs if shutil.which(name) is None]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)} (tests/setup/system_packages.sh test)")
 
 
 # ---- programs of Python, which know nothing of us ----------------------------------------

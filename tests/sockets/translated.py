@@ -2,43 +2,95 @@
 
 import os
 import random
+import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 from ffverbs import _sockets
 
 HANG_SECONDS = 120
 # Which ends of a connection are translated; the words are the tests' names.
 ENDS = {"both": (True, True), "server": (True, False), "client": (False, True)}
+_CONNECT = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), 5).close()
+except OSError:
+    sys.exit(1)
+"""
+
+
+@dataclass
+class Place:
+    """Where the programs of an end run: what goes before their commands, and what they find in the environment."""
+
+    prefix: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+    address: str = "127.0.0.1"
 
 
 @dataclass
 class Ends:
-    """Which ends are translated, and where their programs say what they did."""
+    """Which ends are translated, where they are, and where their programs say what they did."""
 
     server: bool
     client: bool
     report: Path
+    server_at: Place = field(default_factory=Place)
+    client_at: Place = field(default_factory=Place)
 
     def run(self, *command: str | Path, **options: object) -> str:
         """Run a client to its end; its output. CalledProcessError if it failed."""
-        return _run(command, self.client, self.report, **options)
+        return _run(self._command(command, self.client_at), self._environment(self.client, self.client_at), **options)
+
+    def starting(self, *command: str | Path, **options: object) -> subprocess.Popen[str]:
+        """Start a client, which the caller ends."""
+        process: subprocess.Popen[str] = subprocess.Popen(
+            self._command(command, self.client_at),
+            env=self._environment(self.client, self.client_at),
+            text=True,
+            **options,
+        )  # type: ignore[call-overload]
+        return process
 
     @contextmanager
     def serving(self, *command: str | Path, **options: object) -> Iterator[subprocess.Popen[str]]:
         """Run a server meanwhile; it is told to end afterwards, and killed if it does not."""
         process = subprocess.Popen(
-            [str(part) for part in command], env=environment(self.server, self.report), text=True, **options
+            self._command(command, self.server_at),
+            env=self._environment(self.server, self.server_at),
+            text=True,
+            **options,
         )  # type: ignore[call-overload]
         try:
             yield process
         finally:
             end(process)
+
+    def await_port(self, port: int, process: subprocess.Popen[str]) -> None:
+        """Wait until the server accepts connections; AssertionError if it ends instead."""
+        where = (self.server_at.address, str(port))
+        command = [*self.server_at.prefix, sys.executable, "-c", _CONNECT, *where]
+        deadline = time.monotonic() + HANG_SECONDS
+        while subprocess.run(command, check=False, timeout=HANG_SECONDS).returncode:
+            assert process.poll() is None, f"the server ended with status {process.returncode}"
+            assert time.monotonic() < deadline, f"nobody listens at {where}"
+            time.sleep(0.02)
+
+    @staticmethod
+    def _command(command: Sequence[str | Path], place: Place) -> list[str]:
+        return [*place.prefix, *(str(part) for part in command)]
+
+    def _environment(self, is_translated: bool, place: Place) -> dict[str, str]:
+        return {**environment(is_translated, self.report), **place.environment}
 
     def went_by_verbs(self, program: str) -> tuple[int, int]:
         """Of how many connections the program sent and received by verbs, in its processes that have ended so far."""
@@ -55,21 +107,22 @@ class Ends:
             assert (sent, received) == (0, 0)
 
 
+def need(*programs: str) -> None:
+    """Skip the test if a program is not there."""
+    missing = [name for name in programs if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)} (tests/setup/system_packages.sh test)")
+
+
 def environment(is_translated: bool, report: Path) -> dict[str, str]:
     """Return the environment of a program."""
     base = {**os.environ, "FFVERBS_SOCKETS_REPORT": str(report)}
     return _sockets.environment(base) if is_translated else base
 
 
-def _run(command: Sequence[str | Path], is_translated: bool, report: Path, **options: object) -> str:
+def _run(command: Sequence[str], environ: dict[str, str], **options: object) -> str:
     done: subprocess.CompletedProcess[str] = subprocess.run(
-        [str(part) for part in command],
-        env=environment(is_translated, report),
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=HANG_SECONDS,
-        check=True,
-        **options,
+        command, env=environ, stdout=subprocess.PIPE, text=True, timeout=HANG_SECONDS, check=True, **options
     )  # type: ignore[call-overload]
     return done.stdout
 

@@ -52,7 +52,9 @@ enum ffv_cm_option {
 	FFV_OPTION_ID_TOS = 0,         /* uint8_t: traffic class */
 	FFV_OPTION_ID_REUSEADDR = 1,   /* int: several ids may be bound to an address; one of them listens */
 	FFV_OPTION_ID_AFONLY = 2,      /* int: an IPv6 id does not take connections by IPv4 */
-	FFV_OPTION_ID_ACK_TIMEOUT = 3  /* uint8_t: timeout of the queue pair, 4.096 us * 2^value */
+	FFV_OPTION_ID_ACK_TIMEOUT = 3, /* uint8_t: timeout of the queue pair, 4.096 us * 2^value */
+	FFV_OPTION_ID_ASK_ONCE = 64    /* int: resolving does not wait for a container that may come: the router's first answer
+					  counts, and where there is no router, what the host knows */
 };
 
 enum ffv_cm_join_mask { FFV_CM_JOIN_ADDRESS = 1, FFV_CM_JOIN_FLAGS = 2 };

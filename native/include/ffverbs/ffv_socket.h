@@ -39,7 +39,7 @@ int ffv_is_socket(int fd);
 /* The descriptor new_fd, which was made from fd by dup() or its like, is another number of the same socket. */
 int ffv_socket_dup(int fd, int new_fd);
 /* Gives up one number, and with the last one the connection: gracefully, or as SO_LINGER says. Data that was not read, and
- * SO_LINGER with 0 seconds, reset it. What was sent is delivered. The number is closed in the kernel as well. */
+ * SO_LINGER with 0 seconds, reset it. What was sent is delivered, also to another host: exit() waits for that. The number is closed in the kernel as well. */
 int ffv_close_socket(int fd);
 
 /* ---- connecting -------------------------------------------------------------------------------------------------- */
@@ -50,7 +50,8 @@ int ffv_listen(int fd, int backlog);
 int ffv_accept4(int fd, struct sockaddr *addr, uint32_t *length, int flags);
 /* Also on a non-blocking socket, -ECONNREFUSED and -EHOSTUNREACH come at once, with no waiting, when the host itself knows
  * that nobody listens at the address, or that no container has it: the moment to go by ordinary TCP. Then the socket is
- * as it was. A peer on another host, or one that ends the attempt, is reported later, by SO_ERROR. */
+ * as it was. For other addresses the router is asked, if there is one: that nobody has it (EHOSTUNREACH) or listens there
+ * (ECONNREFUSED), or does not answer (ETIMEDOUT), is reported later, by SO_ERROR; so is a peer that ends the attempt. */
 int ffv_connect(int fd, const struct sockaddr *addr, uint32_t length);
 int ffv_getsockname(int fd, struct sockaddr *addr, uint32_t *length);
 int ffv_getpeername(int fd, struct sockaddr *addr, uint32_t *length);

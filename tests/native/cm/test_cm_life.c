@@ -184,6 +184,22 @@ static void test_a_child_owns_nothing_and_may_connect(void)
 	CHECK_OK(ffv_cm_destroy_id(listener));
 }
 
+static void test_asking_once_waits_for_nobody_without_a_router(void)
+{
+	union ffv_sockaddr addr = cm_address("10.9.8.6", PORT);
+	struct pollfd ready = { .fd = channel->fd, .events = POLLIN };
+	struct ffv_cm_id *id;
+	int yes = 1;
+
+	CHECK_OK(ffv_cm_create_id(channel, &id, NULL, FFV_PS_TCP));
+	CHECK_FAIL(ffv_cm_set_option(id, FFV_OPTION_ID, FFV_OPTION_ID_ASK_ONCE, &yes, 1), EINVAL, "int");
+	CHECK_OK(ffv_cm_set_option(id, FFV_OPTION_ID, FFV_OPTION_ID_ASK_ONCE, &yes, sizeof yes));
+	CHECK_OK(ffv_cm_resolve_addr(id, NULL, cm_sockaddr(&addr), 600000));
+	CHECK_EQ(poll(&ready, 1, 0), 1);
+	cm_expect(channel, FFV_CM_EVENT_ADDR_ERROR, -ETIMEDOUT);
+	CHECK_OK(ffv_cm_destroy_id(id));
+}
+
 int main(void)
 {
 	opened_directory();
@@ -197,6 +213,7 @@ int main(void)
 	test_non_blocking();
 	test_a_notified_side_is_established();
 	test_options_of_both_sides_are_told();
+	test_asking_once_waits_for_nobody_without_a_router();
 #ifndef __SANITIZE_THREAD__ /* which does not take a child that starts threads */
 	test_a_child_owns_nothing_and_may_connect();
 #else

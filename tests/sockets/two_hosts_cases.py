@@ -1,0 +1,91 @@
+"""One end of a connection that obeys: a line of JSON on standard input is a command, one on standard output its result.
+
+`two_hosts_cases.py listen HOST` prints its port and accepts once; `two_hosts_cases.py connect HOST PORT` connects.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import socket
+import sys
+import time
+
+DEADLINE_S = 60.0
+PATIENCE_MS = int(os.environ.get("PATIENCE_MS", "0"))
+
+
+def state(sock: socket.socket) -> bool:
+    """Whether both directions go by verbs."""
+    if hasattr(sock, "is_on_verbs"):
+        return bool(sock.is_on_verbs)
+    try:
+        return int(ctypes.CDLL(None).ffv_sockets_state(sock.fileno())) == 3
+    except AttributeError:
+        return False
+
+
+def go_over(sock: socket.socket, first: bool) -> bool:
+    """Exchange little messages until both directions of both ends go by verbs; False if they do not in time."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        mine = b"y" if state(sock) else b"n"
+        if first:
+            sock.sendall(mine)
+            theirs = sock.recv(1)
+        else:
+            theirs = sock.recv(1)
+            sock.sendall(mine)
+        if mine == theirs == b"y":
+            return True
+    return False
+
+
+def obey(sock: socket.socket, first: bool, command: list[object]) -> object:
+    """Do what a command says."""
+    match command:
+        case ["over"]:
+            return go_over(sock, first)
+        case ["send", int(count)]:
+            sock.sendall(bytes(index % 251 for index in range(count)))
+            return count
+        case ["receive", int(count)]:
+            data = b""
+            while len(data) < count and (part := sock.recv(count - len(data))):
+                data += part
+            assert data == bytes(index % 251 for index in range(len(data)))
+            return len(data)
+        case ["send until it fails"]:
+            while True:
+                sock.sendall(bytes(1000))
+                time.sleep(0.01)
+        case ["close"]:
+            sock.close()
+            return True
+        case _:
+            raise ValueError(command)
+
+
+def main() -> None:
+    """Obey until standard input ends."""
+    match sys.argv[1:]:
+        case ["listen", host]:
+            with socket.create_server((host, 0)) as listener:
+                print(json.dumps(listener.getsockname()[1]), flush=True)
+                sock, _ = listener.accept()
+        case ["connect", host, port]:
+            sock = socket.socket()
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PATIENCE_MS)
+            sock.connect((host, int(port)))
+        case other:
+            raise SystemExit(f"what is {other}?")
+    for line in sys.stdin:
+        try:
+            result = obey(sock, sys.argv[1] == "connect", json.loads(line))
+        except OSError as error:
+            result = errno.errorcode[error.errno or 0]
+        print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()
