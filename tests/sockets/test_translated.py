@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -190,6 +191,72 @@ def test_rsync_from_its_daemon(ends: Ends, tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in target.iterdir()} == {
         path.name: path.read_bytes() for path in source.iterdir()
     }
+
+
+def check_sockperf(ends: Ends, port: int, *feed: str | Path) -> None:
+    """Run its ping-pong; it counts what comes back, and checks the order."""
+    with ends.serving("sockperf", "sr", *feed, stdout=subprocess.DEVNULL) as server:
+        ends.await_port(port, server)
+        told = ends.run("sockperf", "pp", *feed, "-t", "1", "-m", "64")
+    counts = re.search(r"\[Valid Duration\].*SentMessages=(\d+); ReceivedMessages=(\d+)", told)
+    assert counts is not None, told
+    assert int(counts[1]) == int(counts[2]) > 100
+    assert "# dropped messages = 0; # duplicated messages = 0; # out-of-order messages = 0" in told
+    ends.check("sockperf")
+
+
+def test_sockperf(ends: Ends) -> None:
+    need("sockperf")
+    port = free_port()
+    check_sockperf(ends, port, "-i", "127.0.0.1", "-p", str(port), "--tcp")
+
+
+@pytest.mark.parametrize("waits", ["epoll", "select", "poll"])
+def test_sockperf_with_each_way_to_wait(both: Ends, tmp_path: Path, waits: str) -> None:
+    need("sockperf")
+    port = free_port()
+    (tmp_path / "feed").write_text(f"T:127.0.0.1:{port}\n")
+    check_sockperf(both, port, "-f", tmp_path / "feed", "-F", waits)
+
+
+CKSUM_OF_X = "4204585232 500000"
+SSHD = """
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {folder}/host
+AuthorizedKeysFile {folder}/key.pub
+StrictModes no
+UsePAM no
+PidFile none
+PermitRootLogin yes
+Subsystem sftp internal-sftp
+"""
+SSHD_IN_ITS_OWN_RUN = "mount -t tmpfs none /run && mkdir /run/sshd && exec {sshd} -D -e -f {folder}/conf"
+
+
+def test_openssh(ends: Ends, tmp_path: Path) -> None:
+    """A server that forks and executes itself for each connection, which therefore stays TCP, and then forks again."""
+    need("ssh", "scp", "ssh-keygen", "unshare", "cksum")
+    sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+    if sshd is None or os.geteuid() != 0:
+        pytest.skip("needs sshd (tests/setup/system_packages.sh test), as root")
+    for name in ("host", "key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
+    port = free_port()
+    (tmp_path / "conf").write_text(SSHD.format(port=port, folder=tmp_path))
+    options: list[str | Path] = [*("-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "IdentitiesOnly=yes")]
+    options += ["-o", f"UserKnownHostsFile={tmp_path}/known", "-i", tmp_path / "key"]
+    script = SSHD_IN_ITS_OWN_RUN.format(sshd=sshd, folder=tmp_path)
+    with ends.serving("unshare", "--mount", "sh", "-c", script, stderr=subprocess.DEVNULL) as server:
+        ends.await_port(port, server)
+        told = ends.run(
+            *("ssh", "-q", *options, "-p", str(port), "root@127.0.0.1", "head -c 3000000 /dev/zero | cksum; cksum"),
+            input="x" * 500_000,
+        )
+        assert told.splitlines() == ["3933251326 3000000", CKSUM_OF_X]
+        (tmp_path / "file").write_bytes(body := os.urandom(3_000_000))
+        ends.run("scp", "-q", *options, "-P", str(port), tmp_path / "file", f"root@127.0.0.1:{tmp_path}/got")
+        assert (tmp_path / "got").read_bytes() == body
 
 
 def postgres_programs() -> Path | None:
