@@ -108,7 +108,7 @@ enum verdict ffv_run_datagram(struct run *run, const struct ffv_wqe_shm *wqe)
 		return FOR_REQUESTER;
 	if (run->found.shm == NULL && run->found.view && run->found.view->proxy)
 		return ffv_run_datagram_away(run, wqe);
-	if (!run->found.shm || !is_ready_to_receive(run, &run->found) ||
+	if (!run->found.shm || !is_ready_to_receive(run->req, &run->found) ||
 	    ffv_load_relaxed(&run->found.shm->qkey) != wqe->ud.qkey) {
 		ffv_run_flush_taken(run, run->found.shm ? &run->found : NULL);
 		return OK;

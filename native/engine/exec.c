@@ -63,7 +63,22 @@ __attribute__((noinline)) static enum verdict step(struct run *run)
 	return OK;
 }
 
-static void run_locked(struct run *run, struct ffv_qp_ref *responder)
+/* What quick_alone left of the first work request. */
+static void end_sent(struct run *run)
+{
+	const struct ffv_wqe_shm *wqe = ffv_qp_ref_wqe(run->req, run->position);
+
+	run->tail = run->position + 1;
+	run->length = wqe->length_bytes;
+	ffv_run_complete_send(run, wqe, FFV_WC_SUCCESS);
+	FFV_FAULT(exec_before_advance);
+	ffv_store_relaxed(&run->req->shm->sq_exec, ++run->position);
+	count(&run->req->shm->messages_sent, 1);
+	count(&run->req->shm->bytes_sent, run->length);
+}
+
+/* is_sent: see end_sent. */
+static void run_locked(struct run *run, struct ffv_qp_ref *responder, bool is_sent)
 {
 	struct ffv_qp_shm *qp = run->req->shm;
 	uint64_t messages = 0, bytes = 0;
@@ -72,21 +87,23 @@ static void run_locked(struct run *run, struct ffv_qp_ref *responder)
 	run->have_rwqe = run->stream = false;
 	run->tagged = TAGGED_NOT;
 
-	if (run->resp && !is_ready_to_receive(run, run->resp))
+	if (run->resp && !is_ready_to_receive(run->req, run->resp))
 		run->resp = NULL;
 	if (is_xrc(run))
 		run->resp = NULL; /* every request names its own: ffv_run_xrc */
 	ffv_claim_init(&run->send_claim, &run->req->send_cq);
 	ffv_claim_init(&run->recv_claim, run->resp ? &run->resp->recv_cq : NULL);
 	run->position = ffv_load_relaxed(&qp->sq_exec);
+	if (ffv_unlikely(is_sent))
+		end_sent(run);
 	/* [sq-post] pairs with the poster's release: the work requests below tail are whole. */
 	run->tail = ffv_load_acquire(&qp->sq_tail);
 	if (run->tail - run->position > run->req->sq_index_mask + 1ull) /* the requester lies */
 		run->tail = run->position;
-	bool suits = quick_suits(run);
+	bool suits = quick_suits(run->req, run->resp);
 	while (run->position != run->tail) {
 		enum verdict verdict = OK;
-		if (!ffv_likely(suits) || run->have_rwqe || !quick(run, ffv_qp_ref_wqe(run->req, run->position)))
+		if (!ffv_likely(suits) || run->have_rwqe || !quick(run))
 			verdict = step(run);
 		if (verdict == NO_RECEIVE)
 			continue;
@@ -150,55 +167,84 @@ static bool must_look_again(const struct run *run)
 	return !run->next || !is_executing(run->req->shm, ffv_load_acquire(&run->req->shm->state));
 }
 
-/* Locks the queue and executes what is there. True if it must be looked at once more. */
-static bool run_once(struct run *run, struct ffv_qp_ref *responder)
+/* [exec-again] whoever fails leaves AGAIN in the word that the holder exchanges when it leaves. */
+static inline bool lock_queue(_Atomic uint64_t *lock, uint64_t holder)
 {
-	_Atomic uint64_t *lock = &run->req->shm->exec_lock;
 	uint64_t seen = 0;
 
-	/* [exec-again] whoever fails leaves AGAIN in the word that the holder exchanges when it leaves. */
-	while (!ffv_cas(lock, &seen, run->env->holder)) {
+	while (ffv_unlikely(!ffv_cas(lock, &seen, holder))) {
 		if (seen && ffv_cas(lock, &seen, seen | FFV_EXEC_AGAIN))
 			return false;
 		seen = 0;
 	}
 	FFV_FAULT(exec_locked);
+	return true;
+}
+
+/* Executes what is in the queue, which is locked, and unlocks it. True if it must be looked at once more. */
+static bool run_once(struct run *run, struct ffv_qp_ref *responder, bool is_sent)
+{
 	run->next = NULL;
 	if (ffv_likely(ffv_qp_ref_is_current(run->req)))
-		run_locked(run, responder);
-	seen = ffv_exchange(lock, 0);
+		run_locked(run, responder, is_sent);
+	uint64_t seen = ffv_exchange(&run->req->shm->exec_lock, 0);
 	if (ffv_unlikely(run->next != NULL))
 		hand_over(run); /* unlocked: else it would only find us, and go */
 	return ffv_unlikely(seen & FFV_EXEC_AGAIN) && must_look_again(run);
 }
 
-/* Signals what is owed and ends the execution, so that nobody waits for it: neither sleepers nor who deregisters. */
-static inline void leave(struct run *run)
+/* Ends the execution, so that nobody waits for it: neither sleepers nor who deregisters. */
+static inline void leave(struct ffv_thread_shm *thread)
 {
-	struct ffv_thread_shm *thread = run->env->thread;
-
-	if (run->num_signals)
-		send_signals(run);
 	if (ffv_unlikely(ffv_load_relaxed(&thread->claim_ctx)))
 		ffv_store_release(&thread->claim_ctx, 0);
 	ffv_exec_leave(thread);
 }
 
-void ffv_exec_run(const struct ffv_exec_env *env, struct ffv_qp_ref *requester, struct ffv_qp_ref *responder)
+/* Executes while others come by. locked: the first time the queue is locked already, and the thread has entered. */
+__attribute__((noinline)) static void run_rounds(const struct ffv_exec_env *env, struct ffv_qp_ref *requester,
+						 struct ffv_qp_ref *responder, bool locked, bool is_sent)
 {
 	struct run run;
 
 	run.env = env;
 	run.req = requester;
 	run.num_signals = 0;
-	name_parties(env, requester, responder);
 	for (unsigned rounds = 1;; rounds++) {
-		ffv_exec_enter(env->thread);
-		bool again = run_once(&run, responder);
+		if (!locked) {
+			ffv_exec_enter(env->thread);
+			locked = lock_queue(&requester->shm->exec_lock, env->holder);
+		}
+		bool again = locked && run_once(&run, responder, is_sent);
 		if (ffv_unlikely(again && rounds == MOST_ROUNDS))
 			ffv_run_attention_qp(&run, requester); /* others keep it busy: not this thread's work for ever */
-		leave(&run);
+		if (run.num_signals)
+			send_signals(&run);
+		leave(env->thread);
 		if (ffv_likely(!again || rounds == MOST_ROUNDS))
 			return;
+		locked = is_sent = false;
 	}
+}
+
+void ffv_exec_run(const struct ffv_exec_env *env, struct ffv_qp_ref *requester, struct ffv_qp_ref *responder)
+{
+	_Atomic uint64_t *lock = &requester->shm->exec_lock;
+
+	name_parties(env, requester, responder);
+	ffv_exec_enter(env->thread);
+	if (ffv_unlikely(!lock_queue(lock, env->holder))) {
+		ffv_exec_leave(env->thread);
+		return;
+	}
+	enum quick done = quick_alone(env, requester, responder);
+	if (ffv_unlikely(done != QUICK_DONE)) {
+		run_rounds(env, requester, responder, true, done == QUICK_SENT);
+		return;
+	}
+	FFV_FAULT(exec_before_unlock);
+	uint64_t seen = ffv_exchange(lock, 0);
+	leave(env->thread);
+	if (ffv_unlikely(seen & FFV_EXEC_AGAIN))
+		run_rounds(env, requester, responder, false, false);
 }

@@ -111,13 +111,13 @@ static inline void ffv_run_attention_qp(const struct run *run, const struct ffv_
 				  FFV_ATTENTION_QP + (ref->qpn - ref->view->arena->qpn_first) % FFV_MAX_QP);
 }
 
-static inline bool is_ready_to_receive(const struct run *run, const struct ffv_qp_ref *resp)
+static inline bool is_ready_to_receive(const struct ffv_qp_ref *req, const struct ffv_qp_ref *resp)
 {
 	uint32_t state = ffv_load_acquire(&resp->shm->state);
 
 	return ffv_qp_ref_is_current(resp) && state >= FFV_QPS_RTR && state <= FFV_QPS_SQE &&
-	       resp->type == run->req->type + is_xrc(run) /* XRC_SEND to XRC_RECV */ &&
-	       (resp->type == FFV_QPT_UD || ffv_load_relaxed(&resp->shm->dest_qpn) == run->req->qpn);
+	       resp->type == req->type + (req->type == FFV_QPT_XRC_SEND) /* to XRC_RECV */ &&
+	       (resp->type == FFV_QPT_UD || ffv_load_relaxed(&resp->shm->dest_qpn) == req->qpn);
 }
 
 /* Its work requests are carried out; in SQD that is the one that had begun before (IBA 10.3.1.5). */

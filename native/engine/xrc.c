@@ -44,7 +44,7 @@ enum verdict ffv_run_xrc(struct run *run, struct ffv_wqe_shm *wqe)
 {
 	run->resp = NULL;
 	run->have_rwqe = false;
-	if (!run->peer || !is_ready_to_receive(run, run->peer))
+	if (!run->peer || !is_ready_to_receive(run->req, run->peer))
 		return NOT_READY;
 	if (run->peer->view->proxy) {
 		enum verdict verdict = ffv_run_far_away(run, wqe);

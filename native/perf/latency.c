@@ -102,6 +102,7 @@ static int await_written(struct loop *loop, uint64_t number)
 	int rc;
 
 	for (uint32_t polls = 0; ffv_load_acquire(flag) != flag_of(number); polls++) { /* [write-flag] */
+		ffv_cpu_relax(); /* or the line is taken from whoever is about to write it */
 		if (ffv_likely(polls < LOOP_IDLE_POLLS))
 			continue;
 		polls = 0;

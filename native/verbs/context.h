@@ -24,7 +24,7 @@ int ffv_context_check(const struct ffv_context *ctx);
 /* How often this process's ancestry forked: what objects of another count belong to an ancestor. */
 static inline uint32_t ffv_fork_generation(void)
 {
-	extern uint32_t ffv_process_generation;
+	extern uint32_t ffv_process_generation __attribute__((visibility("hidden")));
 
 	return ffv_process_generation;
 }

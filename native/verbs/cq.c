@@ -390,6 +390,18 @@ __attribute__((noinline)) static void look_for_stuck(struct ffv_cq *cq)
 	step_over_stuck(cq);
 }
 
+/* The queue that this thread has found empty last. */
+static _Thread_local const struct ffv_cq *found_empty __attribute__((tls_model("initial-exec")));
+
+/* A thread that polls one queue again and again takes the line of the next entry from whoever is about to write it: waiting
+ * a moment before each second look makes the hand-over faster. Who polls several queues in turn does not wait. */
+static inline void wait_a_moment(struct ffv_cq *cq)
+{
+	if (ffv_likely(found_empty == cq))
+		ffv_cpu_relax();
+	found_empty = cq;
+}
+
 /* Nothing was there to poll. */
 static int poll_empty(struct ffv_cq *cq)
 {
@@ -427,6 +439,8 @@ int ffv_poll_cq(struct ffv_cq *cq, int num_entries, struct ffv_wc *wc)
 	uint64_t head = cq->head;
 	if (ffv_unlikely(cq->num_holes))
 		n = poll_late(cq, num_entries, wc);
+	if (!ffv_cq_is_published(&cq->ref, head))
+		wait_a_moment(cq);
 	while (n < num_entries && find_next(cq, &head)) {
 		n += report(cq, &cq->ref, head, &wc[n]);
 		head++;

@@ -18,18 +18,23 @@
 
 /* ---- running queues ---------------------------------------------------------------------------------------------------- */
 
+static inline void run(struct ffv_qp *qp, const struct ffv_exec_env *env)
+{
+	struct ffv_link *link = ffv_qp_link(qp);
+
+	if (ffv_unlikely(!link && ffv_type_is_connected(qp->type)))
+		link = ffv_qp_refresh_link(qp);
+	ffv_exec_run(env, &qp->ref, link ? &link->ref : NULL);
+}
+
 int ffv_qp_run(struct ffv_qp *qp)
 {
 	struct ffv_exec_env env;
 	int rc = ffv_context_env(qp->ctx, &env);
 
-	if (ffv_unlikely(rc))
-		return rc;
-	struct ffv_link *link = ffv_qp_link(qp);
-	if (ffv_unlikely(!link && ffv_type_is_connected(qp->type)))
-		link = ffv_qp_refresh_link(qp);
-	ffv_exec_run(&env, &qp->ref, link ? &link->ref : NULL);
-	return 0;
+	if (!rc)
+		run(qp, &env);
+	return rc;
 }
 
 void ffv_qp_give_back_taken(struct ffv_qp *qp)
@@ -149,14 +154,17 @@ static int write_inline(struct ffv_qp *qp, struct ffv_wqe_shm *wqe, const struct
 	return 0;
 }
 
-static void write_sges(struct ffv_wqe_shm *wqe, const struct ffv_send_wr *wr)
+static inline void write_sges(struct ffv_wqe_shm *wqe, const struct ffv_send_wr *wr)
 {
+	const struct ffv_sge *sge = wr->sg_list;
 	uint64_t total = 0;
 
-	for (int i = 0; i < wr->num_sge; i++) {
-		const struct ffv_sge *sge = &wr->sg_list[i];
-		wqe->sge[i] = (struct ffv_sge_shm){ sge->addr, sge->length, sge->lkey };
-		total += sge->length;
+	for (int i = 0; i < wr->num_sge; i++, sge++) {
+		/* Field by field, as the application has just written them: one wide load would wait until all of these stores
+		 * have left the core's store buffer. */
+		uint32_t length = ffv_word_load(&sge->length), lkey = ffv_word_load(&sge->lkey);
+		wqe->sge[i] = (struct ffv_sge_shm){ sge->addr, length, lkey };
+		total += length;
 	}
 	/* More than 32 bits hold is more than a message may have: the executor says so. */
 	wqe->length_bytes = total > UINT32_MAX ? UINT32_MAX : (uint32_t)total;
@@ -186,11 +194,34 @@ static void write_bind(struct ffv_wqe_shm *wqe, const struct ffv_wr_bind_mw *bin
 	wqe->bind.access = info->mw_access_flags;
 }
 
-static int write_wqe(struct ffv_qp *qp, uint64_t position, const struct ffv_send_wr *wr)
+/* What only some opcodes and types say. */
+__attribute__((noinline)) static void write_unusual(const struct ffv_qp *qp, struct ffv_wqe_shm *wqe,
+						    const struct ffv_send_wr *wr)
+{
+	uint32_t opcode = wr->opcode;
+
+	if (qp->type == FFV_QPT_UD) {
+		write_ud(wqe, &wr->wr.ud);
+	} else if (opcode == FFV_WR_RDMA_READ || opcode == FFV_WR_ATOMIC_WRITE) {
+		wqe->rdma.remote_addr = wr->wr.rdma.remote_addr;
+		wqe->rdma.rkey = wr->wr.rdma.rkey;
+	} else if (opcode == FFV_WR_ATOMIC_CMP_AND_SWP || opcode == FFV_WR_ATOMIC_FETCH_AND_ADD ||
+		   opcode == FFV_WR_FLUSH) {
+		wqe->rdma.remote_addr = wr->wr.atomic.remote_addr;
+		wqe->rdma.rkey = wr->wr.atomic.rkey;
+		wqe->rdma.compare_add = wr->wr.atomic.compare_add;
+		wqe->rdma.swap = wr->wr.atomic.swap;
+	} else if (opcode == FFV_WR_BIND_MW) {
+		write_bind(wqe, &wr->tail.bind_mw);
+	}
+}
+
+static inline int write_wqe(struct ffv_qp *qp, uint64_t position, const struct ffv_send_wr *wr)
 {
 	struct ffv_wqe_shm *wqe = ffv_qp_ref_wqe(&qp->ref, position);
 	uint32_t opcode = wr->opcode;
 
+	qp->sq_wr_id[position & qp->ref.sq_index_mask] = wr->wr_id;
 	if (ffv_unlikely(wr->send_flags & FFV_SEND_INLINE)) {
 		int rc = write_inline(qp, wqe, wr);
 		if (rc)
@@ -203,22 +234,11 @@ static int write_wqe(struct ffv_qp *qp, uint64_t position, const struct ffv_send
 	wqe->error = 0;
 	wqe->imm_be = wr->imm_data_be;
 	ffv_word_store(&wqe->xrc_srqn, wr->xrc_remote_srqn); /* others may be looking: ffv_xrc_named */
-	qp->sq_wr_id[position & qp->ref.sq_index_mask] = wr->wr_id;
-	if (qp->type == FFV_QPT_UD) {
-		write_ud(wqe, &wr->wr.ud);
-	} else if (opcode == FFV_WR_SEND || opcode == FFV_WR_SEND_WITH_IMM) {
-		return 0;
-	} else if (opcode <= FFV_WR_RDMA_WRITE_WITH_IMM || opcode == FFV_WR_RDMA_READ || opcode == FFV_WR_ATOMIC_WRITE) {
+	if (opcode <= FFV_WR_RDMA_WRITE_WITH_IMM) {
 		wqe->rdma.remote_addr = wr->wr.rdma.remote_addr;
 		wqe->rdma.rkey = wr->wr.rdma.rkey;
-	} else if (opcode == FFV_WR_ATOMIC_CMP_AND_SWP || opcode == FFV_WR_ATOMIC_FETCH_AND_ADD ||
-		   opcode == FFV_WR_FLUSH) {
-		wqe->rdma.remote_addr = wr->wr.atomic.remote_addr;
-		wqe->rdma.rkey = wr->wr.atomic.rkey;
-		wqe->rdma.compare_add = wr->wr.atomic.compare_add;
-		wqe->rdma.swap = wr->wr.atomic.swap;
-	} else if (opcode == FFV_WR_BIND_MW) {
-		write_bind(wqe, &wr->tail.bind_mw);
+	} else if (ffv_unlikely(opcode > FFV_WR_SEND_WITH_IMM || qp->type > FFV_QPT_UC)) {
+		write_unusual(qp, wqe, wr);
 	}
 	return 0;
 }
@@ -256,29 +276,42 @@ static void attach_named(struct ffv_qp *qp, const struct ffv_send_wr *wr)
 	}
 }
 
+/* What the types that are not connected to one queue pair need before anything is posted. */
+__attribute__((noinline)) static int prepare_unusual(struct ffv_qp *qp, const struct ffv_send_wr *wr)
+{
+	if (qp->type == FFV_QPT_UD)
+		return attach_addressed(qp->ctx, wr);
+	if (qp->type == FFV_QPT_RAW_PACKET)
+		return ffv_port_join(qp->ctx);
+	if (qp->type == FFV_QPT_XRC_SEND && !qp->ctx->proxy) /* a router has done so, and must not wait */
+		attach_named(qp, wr);
+	return 0;
+}
+
+/* Whether anything can be posted now; the environment to run it in. */
+static inline int prepare(struct ffv_qp *qp, const struct ffv_send_wr *wr, struct ffv_exec_env *env)
+{
+	if (ffv_unlikely(!qp || qp->ctx->fork_generation != ffv_fork_generation()))
+		return ffv_context_check(qp ? qp->ctx : NULL);
+	uint32_t state = ffv_load_relaxed(&qp->ref.shm->state);
+	if (ffv_unlikely(state < FFV_QPS_RTS))
+		return ffv_fail(EINVAL, "queue pair %#x is in state %s; sends can be posted from RTS on", qp->ref.qpn,
+				ffv_qp_state_name(state));
+	int rc = ffv_context_env(qp->ctx, env);
+	return ffv_unlikely(!rc && qp->type > FFV_QPT_UC) ? prepare_unusual(qp, wr) : rc;
+}
+
 /* whole: nothing of the list is posted if one of it cannot be. */
 static inline int post(struct ffv_qp *qp, struct ffv_send_wr *wr, struct ffv_send_wr **bad_wr, bool whole)
 {
-	int rc = 0;
+	struct ffv_exec_env env;
+	int rc = prepare(qp, wr, &env);
 
-	if (ffv_unlikely(!qp || qp->ctx->fork_generation != ffv_fork_generation()))
-		rc = ffv_context_check(qp ? qp->ctx : NULL);
-	else if (ffv_unlikely(ffv_load_relaxed(&qp->ref.shm->state) < FFV_QPS_RTS))
-		rc = ffv_fail(EINVAL, "queue pair %#x is in state %s; sends can be posted from RTS on", qp->ref.qpn,
-			      ffv_qp_state_name(ffv_load_relaxed(&qp->ref.shm->state)));
-	else if (ffv_unlikely(ffv_thread_number() < 0)) /* before anything is posted */
-		rc = ffv_fail(EAGAIN, "more than %u threads use verbs at once", FFV_MAX_THREADS);
-	else if (qp->type == FFV_QPT_UD)
-		rc = attach_addressed(qp->ctx, wr);
-	else if (ffv_unlikely(qp->type == FFV_QPT_RAW_PACKET))
-		rc = ffv_port_join(qp->ctx);
 	if (ffv_unlikely(rc)) {
 		if (bad_wr)
 			*bad_wr = wr;
 		return rc;
 	}
-	if (ffv_unlikely(qp->type == FFV_QPT_XRC_SEND) && !qp->ctx->proxy) /* a router has done so, and must not wait */
-		attach_named(qp, wr);
 	ffv_spin_token token = ffv_spin_lock(&qp->sq_lock);
 	uint64_t position = qp->sq_posted;
 	for (; wr; wr = wr->next) {
@@ -299,7 +332,7 @@ static inline int post(struct ffv_qp *qp, struct ffv_send_wr *wr, struct ffv_sen
 	}
 	ffv_spin_unlock(&qp->sq_lock, token);
 	if (ffv_likely(posted))
-		ffv_qp_run(qp);
+		run(qp, &env);
 	if (ffv_unlikely(rc) && bad_wr)
 		*bad_wr = wr;
 	return rc;

@@ -10,7 +10,7 @@
 #include "verbs/objects.h"
 
 /* Counts forks: a context of another generation belongs to an ancestor. */
-extern uint32_t ffv_process_generation;
+extern uint32_t ffv_process_generation __attribute__((visibility("hidden")));
 
 /* The loop of the service thread, started with the first context and stopped with the last. */
 int ffv_process_join(struct ffv_context *ctx);
@@ -23,7 +23,7 @@ struct ffv_arena_shm *ffv_process_share_arena(uint64_t context_id, const struct 
 void ffv_process_drop_arena(struct ffv_arena_shm *arena);
 
 /* This thread's number, 0 .. FFV_MAX_THREADS - 1, or -1 if there are more threads. Freed when the thread ends. */
-extern _Thread_local int ffv_thread_number_cached __attribute__((tls_model("initial-exec")));
+extern _Thread_local int ffv_thread_number_cached __attribute__((tls_model("initial-exec"), visibility("hidden")));
 int ffv_thread_number_claim(void);
 
 static inline int ffv_thread_number(void)

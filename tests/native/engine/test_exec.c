@@ -319,6 +319,57 @@ static void test_events_are_signalled_once_and_unlocked(void)
 	teardown();
 }
 
+/* One message alone is done at once, but for completions whose queue is armed: nothing is done twice then. */
+static void test_one_message_alone_to_armed_queues(void)
+{
+	setup(FFV_QPT_RC);
+	for (uint32_t i = 0; i < 4; i++) {
+		bool arm_sender = i & 1, arm_receiver = i & 2;
+		uint32_t a_signals = ffv_load_relaxed(&a.signals), b_signals = ffv_load_relaxed(&b.signals);
+		if (arm_sender)
+			ffv_fetch_or(&req.send_cq.shm->tail, FFV_CQ_ARMED);
+		if (arm_receiver)
+			ffv_fetch_or(&resp.recv_cq.shm->tail, FFV_CQ_ARMED);
+		world_receive(&resp.rq, world_sge(data_b, 8, B_KEY));
+		world_post(&req, FFV_WR_SEND, world_sge(data_a, 8, A_KEY));
+		ffv_exec_run(&env, &req, &resp);
+		CHECK_EQ(next_send().wqe_position, i);
+		CHECK_EQ(next_recv().wqe_position, i);
+		check_nothing_completed();
+		CHECK_EQ(ffv_load_relaxed(&a.signals), a_signals + arm_sender);
+		CHECK_EQ(ffv_load_relaxed(&b.signals), b_signals + arm_receiver);
+		CHECK_EQ(ffv_load_relaxed(&qp_a->sq_exec), i + 1);
+		CHECK_EQ(ffv_load_relaxed(&qp_a->messages_sent), i + 1);
+		CHECK_EQ(ffv_load_relaxed(&qp_a->bytes_sent), 8 * (i + 1));
+		CHECK_EQ(ffv_load_relaxed(&resp.rq.shm->head), i + 1);
+	}
+	CHECK_EQ(ffv_load_relaxed(&qp_a->exec_lock), 0);
+	CHECK_EQ(ffv_load_relaxed(&env.thread->claim_ctx), 0);
+	CHECK_EQ(ffv_load_relaxed(&env.thread->epoch) % 2, 0);
+	teardown();
+}
+
+/* The message has arrived by the time its sender's completion finds no room: the receiver has it once. */
+static void test_a_full_queue_of_the_sender_fails_it_after_the_message(void)
+{
+	setup(FFV_QPT_RC);
+	for (uint32_t i = 0; i < 64; i++) {
+		rdma(FFV_WR_RDMA_WRITE, 8, data_b);
+		CHECK_EQ(ffv_load_relaxed(&qp_a->state), FFV_QPS_RTS);
+	}
+	world_receive(&resp.rq, world_sge(data_b, 8, B_KEY));
+	world_post(&req, FFV_WR_SEND, world_sge(data_a, 8, A_KEY));
+	ffv_exec_run(&env, &req, &resp);
+	CHECK_EQ(next_recv().status, FFV_WC_SUCCESS);
+	CHECK_EQ(ffv_load_relaxed(&qp_a->state), FFV_QPS_ERR);
+	CHECK_EQ(ffv_load_relaxed(&qp_a->last_status), FFV_WC_FATAL_ERR);
+	CHECK_EQ(ffv_load_relaxed(&req.send_cq.shm->overrun), 1);
+	CHECK_EQ(ffv_load_relaxed(&resp.rq.shm->head), 1);
+	CHECK_EQ(ffv_load_relaxed(&qp_a->sq_exec), 65);
+	CHECK_EQ(ffv_load_relaxed(&qp_b->state), FFV_QPS_RTS);
+	teardown();
+}
+
 /* ---- being turned away -------------------------------------------------------------------------------------------------- */
 
 static void test_held_lock_is_left_a_mark(void)
@@ -408,6 +459,8 @@ int main(void)
 	test_peer_unknown_or_not_ready();
 	test_unreliable_sender_is_not_told();
 	test_events_are_signalled_once_and_unlocked();
+	test_one_message_alone_to_armed_queues();
+	test_a_full_queue_of_the_sender_fails_it_after_the_message();
 	test_held_lock_is_left_a_mark();
 	test_mark_makes_the_holder_look_again();
 	test_receives_one_by_one_fill_the_queue_exactly();
