@@ -173,7 +173,7 @@ struct ffv_cq_shm {
 	_Atomic uint64_t holes[FFV_CQ_HOLES - 1]; /* positions claimed but not published while later ones were */
 	/* Written by the owner at creation. */
 	FFV_LINE_ALIGNED _Atomic uint32_t cqe; /* capacity granted; the slots beyond it are for holes and void entries */
-	uint32_t has_channel;
+	uint32_t channel_line;        /* struct ffv_channel_shm; 0 = completes without events */
 	uint32_t ignores_overrun;     /* completions that find no room are dropped, and that is all */
 	uint32_t generation;          /* counts creations of this id */
 	_Atomic uint32_t overrun;     /* a completion was lost; the queue is dead. Not in the producers' line: pollers look */
@@ -182,6 +182,16 @@ struct ffv_cq_shm {
 	/* Written by the owner at creation and when the queue grows; [cq-ring] */
 	FFV_LINE_ALIGNED struct ffv_cq_ring_shm rings[2];
 };
+
+/* Which queues of a completion channel may have events that are not delivered: a bit each by their ids, and a bit for each
+ * word of those, so that the owner need not look through all. Set by whoever raises an event, after events_raised, from the
+ * bottom up; cleared by the owner from the top down; [cq-ready]. */
+#define FFV_READY_WORDS (FFV_MAX_CQ / 64u)
+struct ffv_channel_shm {
+	FFV_LINE_ALIGNED _Atomic uint64_t words[FFV_READY_WORDS / 64u];
+	FFV_LINE_ALIGNED _Atomic uint64_t ready[FFV_READY_WORDS];
+};
+
 #define FFV_CQ_ARMED (1ull << 63)
 #define FFV_CQ_ARMED_SOLICITED (1ull << 62)
 #define FFV_CQ_RING_SHIFT 54

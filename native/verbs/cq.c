@@ -54,7 +54,7 @@ static int allocate_cq(struct ffv_cq *cq, uint32_t cqe)
 		return rc;
 	}
 	ffv_store_relaxed(&shm->cqe, cqe);
-	shm->has_channel = cq->channel != NULL;
+	shm->channel_line = cq->channel ? cq->channel->shm_line : 0;
 	shm->generation = ffv_random32() | 1;
 	cq->cqe = cqe;
 	return 0;
@@ -68,8 +68,7 @@ void ffv_cq_publish_new(struct ffv_cq *cq)
 	ffv_fetch_add(&ctx->view.arena->num_cq, 1u);
 	if (cq->channel) {
 		pthread_mutex_lock(&cq->channel->lock);
-		cq->channel_next = cq->channel->cqs;
-		cq->channel->cqs = cq;
+		cq->channel->num_cqs++;
 		pthread_mutex_unlock(&cq->channel->lock);
 	}
 }
@@ -148,12 +147,7 @@ static void leave_channel(struct ffv_cq *cq)
 	if (!cq->channel)
 		return;
 	pthread_mutex_lock(&cq->channel->lock);
-	for (struct ffv_cq **at = &cq->channel->cqs; *at; at = &(*at)->channel_next) {
-		if (*at == cq) {
-			*at = cq->channel_next;
-			break;
-		}
-	}
+	cq->channel->num_cqs--;
 	pthread_mutex_unlock(&cq->channel->lock);
 }
 

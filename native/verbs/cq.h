@@ -50,6 +50,8 @@ void ffv_cq_forget_held(struct ffv_cq *cq);
 uint64_t ffv_cq_arm_moderated(struct ffv_cq *cq, uint64_t bit);
 
 /* ---- channels: channel.c ---- */
+/* Counts an event of the CQ `id`, whose channel is to be signalled then. Runs in whichever process raises it. */
+void ffv_channel_raise(struct ffv_channel_shm *channel, struct ffv_cq_shm *cq, uint32_t id);
 /* A completion of our CQ `id` owes an event: count it and signal its channel. */
 void ffv_cq_signal(struct ffv_context *ctx, uint32_t id);
 /* Signals `owed` events that a peer counted but could not signal. */

@@ -128,8 +128,11 @@ struct ffv_td {
 struct ffv_comp_channel {
 	struct ffv_context *ctx;
 	int fd;
-	pthread_mutex_t lock;
-	struct ffv_cq *cqs;           /* lock */
+	struct ffv_channel_shm *shm;
+	uint32_t shm_line;
+	pthread_mutex_t lock;         /* before the context's */
+	uint32_t num_cqs;             /* lock */
+	uint32_t next;                /* lock: the id from which on to look for the next event, so that all get their turn */
 };
 
 /* One of the rings of a queue: it has the positions from ref.first to the next ring's. */
@@ -153,7 +156,6 @@ struct ffv_cq {
 	uint64_t looked_ns;           /* lock: when the producers' line was looked at last */
 	uint32_t holes_reported;      /* lock: bit i: holes[i] was published late and reported */
 	struct ffv_comp_channel *channel;
-	struct ffv_cq *channel_next;
 	void *cq_context;
 	uint32_t users;               /* context.lock */
 	uint32_t cqe;

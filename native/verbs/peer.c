@@ -18,6 +18,7 @@
 #include "base/fault.h"
 #include "verbs/ask.h"
 #include "verbs/attend.h"
+#include "verbs/cq.h"
 #include "verbs/port.h"
 #include "verbs/process.h"
 #include "verbs/xrcd.h"
@@ -349,13 +350,16 @@ void ffv_peer_signal(struct ffv_peer *peer, uint32_t cq)
 	struct ffv_cq_ref ref;
 	uint64_t one = 1;
 
-	if (ffv_cq_ref_open(&peer->view, cq, &ref) || !ref.shm->has_channel)
+	if (ffv_cq_ref_open(&peer->view, cq, &ref) || !ref.shm->channel_line)
+		return;
+	struct ffv_channel_shm *channel = ffv_view_at(&peer->view, ref.shm->channel_line, sizeof *channel);
+	if (!channel)
 		return;
 	if (ffv_cq_is_held_back(ref.shm)) {
 		ffv_context_attention(peer->ctx, &peer->view, FFV_ATTENTION_CQ + cq);
 		return;
 	}
-	ffv_fetch_add(&ref.shm->events_raised, 1u);
+	ffv_channel_raise(channel, ref.shm, cq);
 	struct ffv_peer_channel *slot = &peer->channels[cq % FFV_CHANNEL_CACHE];
 	pthread_mutex_lock(&peer->channel_lock);
 	bool have = slot->fd >= 0 && slot->cq == cq && slot->generation == ref.shm->generation &&

@@ -82,6 +82,22 @@ static void send_list(void)
 	CHECK_EQ(ffv_poll_cq(b.cq, LIST, wc), (int)LIST);
 }
 
+/* An event of one queue among others of its channel, from arming the queue to having acknowledged it. */
+static void event(struct ffv_comp_channel *channel, struct ffv_cq *cq, struct ffv_qp *qp)
+{
+	struct ffv_sge sge;
+	struct ffv_send_wr wr = send_wr(1, FFV_WR_RDMA_WRITE, &sge, mr_a, 0, 8);
+	struct ffv_cq *found;
+
+	wr.wr.rdma = (struct ffv_wr_rdma){ (uintptr_t)mr_b->addr, mr_b->rkey };
+	CHECK_OK(ffv_req_notify_cq(cq, 0));
+	CHECK_OK(ffv_post_send(qp, &wr, NULL));
+	CHECK_OK(ffv_get_cq_event(channel, &found, NULL));
+	CHECK(found == cq);
+	ffv_ack_cq_events(found, 1);
+	expect_one(cq);
+}
+
 static void poll_empty(void)
 {
 	struct ffv_wc wc;
@@ -98,6 +114,25 @@ static void poll_empty(void)
 			operation;                                               \
 		end(name, OPERATIONS);                                           \
 	} while (0)
+
+static void count_events(const char *name, unsigned queues)
+{
+	static struct ffv_cq *cqs[2000];
+	struct ffv_comp_channel *channel;
+
+	CHECK_OK(ffv_create_comp_channel(a.ctx, &channel));
+	for (unsigned i = 0; i < queues; i++)
+		CHECK_OK(ffv_create_cq(a.ctx, 1, NULL, channel, 0, &cqs[i]));
+	struct ffv_cq *cq = cqs[queues / 2];
+	struct ffv_qp *qp = side_qp(&a, cq, FFV_QPT_RC, NULL, 1), *peer = side_qp(&b, b.cq, FFV_QPT_RC, NULL, 1);
+	qp_connect(qp, &a, peer, &b);
+	COUNT(name, event(channel, cq, qp));
+	CHECK_OK(ffv_destroy_qp(qp));
+	CHECK_OK(ffv_destroy_qp(peer));
+	for (unsigned i = 0; i < queues; i++)
+		CHECK_OK(ffv_destroy_cq(cqs[i]));
+	CHECK_OK(ffv_destroy_comp_channel(channel));
+}
 
 static void count_contexts(void)
 {
@@ -121,6 +156,8 @@ static void count_contexts(void)
 	for (unsigned i = 0; i < OPERATIONS / LIST; i++)
 		send_list();
 	end("send 8 in lists", OPERATIONS);
+	count_events("event of 1 queue", 1);
+	count_events("event of 2000 queues", 2000);
 	CHECK_OK(ffv_destroy_qp(qp_a));
 	CHECK_OK(ffv_destroy_qp(qp_b));
 	CHECK_OK(ffv_dereg_mr(mr_a));

@@ -57,3 +57,7 @@ def test_fast_paths_stay_within_their_budget(counted: dict[str, int]) -> None:
 def test_lists_are_cheaper_than_single_posts(counted: dict[str, int]) -> None:
     assert counted["send 8 in lists"] < counted["send 8"]
     assert counted["poll empty"] < counted["write 8"] / 4
+
+
+def test_an_event_costs_the_same_with_many_queues(counted: dict[str, int]) -> None:
+    assert counted["event of 2000 queues"] < counted["event of 1 queue"] * 1.05
