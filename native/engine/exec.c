@@ -114,10 +114,11 @@ static void run_locked(struct run *run, struct ffv_qp_ref *responder, bool is_se
 		messages++;
 		bytes += run->length;
 	}
-	/* A receive work request kept for a next message (tags.c), and there is none. */
+	/* A receive work request kept for a next message (tags.c), and there is none. XRC keeps none: it has no queue to give it
+	 * back to. */
 	if (ffv_unlikely(qp->rq_taken == FFV_TAKEN_YES && run->position == run->tail &&
 			 ffv_load_relaxed(&qp->state) == FFV_QPS_ERR))
-		ffv_run_flush_taken(run, run->peer);
+		ffv_run_flush_taken(run, is_xrc(run) ? NULL : run->peer);
 	count(&qp->messages_sent, messages);
 	count(&qp->bytes_sent, bytes);
 	ffv_run_finish_claim(run, &run->send_claim, run->req->view);

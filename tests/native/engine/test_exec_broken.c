@@ -302,6 +302,22 @@ static void test_taken_list_of_garbage(void)
 	teardown();
 }
 
+/* A sender that is connected to an XRC_RECV queue pair, which has no receive queue: nothing can have been taken from it. */
+static void test_taken_from_no_queue(void)
+{
+	setup(FFV_QPT_XRC_SEND);
+	qp_b->type = FFV_QPT_XRC_RECV;
+	resp = party_ref(&b.far, 40);
+	CHECK(resp.recv_cq.shm == NULL);
+	qp_a->rq_taken = FFV_TAKEN_YES;
+	qp_a->taken_position = 3;
+	ffv_store_relaxed(&qp_a->state, (uint32_t)FFV_QPS_ERR);
+	ffv_exec_run(&env, &req, &resp);
+	CHECK_EQ(qp_a->rq_taken, FFV_TAKEN_NOT);
+	CHECK_EQ(ffv_load_relaxed(&qp_a->exec_lock), 0);
+	teardown();
+}
+
 static void test_destroyed(void)
 {
 	setup(FFV_QPT_RC);
@@ -414,6 +430,7 @@ int main(void)
 	test_lying_receive_tail();
 	test_void_receives_only();
 	test_taken_list_of_garbage();
+	test_taken_from_no_queue();
 	test_destroyed();
 	test_states_that_do_not_execute();
 	test_overrun(false);
