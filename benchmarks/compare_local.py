@@ -14,8 +14,9 @@ from typing import Any, Final
 from rich.console import Console
 
 from benchmarks import machine, placement, programs, report
+from benchmarks.claims import ALL_SUBJECTS
 from benchmarks.programs import NotMeasuredError
-from benchmarks.subjects import SUBJECTS, Setup, Subject
+from benchmarks.subjects import Setup, Subject
 from benchmarks.targets import Sample, has_enough, judge
 
 # The sleep's own wake-up, and two readings of the clock, are some 100 us.
@@ -27,7 +28,7 @@ REPORT_COLUMNS: Final = 150
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = ", ".join(subject.name for subject in SUBJECTS)
+    names = ", ".join(subject.name for subject in ALL_SUBJECTS)
     parser.add_argument("--rounds", type=int, default=5, help="how often each subject is run (default 5)")
     parser.add_argument(
         "--max-rounds",
@@ -46,7 +47,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--cpus {args.cpus}: give two different cores, such as 0,1")
     if not 1 <= args.rounds <= args.max_rounds:
         parser.error(f"--rounds {args.rounds}: give 1 to --max-rounds ({args.max_rounds})")
-    if unknown := set(filter(None, args.only.split(","))) - {subject.name for subject in SUBJECTS}:
+    if unknown := set(filter(None, args.only.split(","))) - {subject.name for subject in ALL_SUBJECTS}:
         parser.error(f"--only: no subject {', '.join(sorted(unknown))}; there are {names}")
     return args
 
@@ -128,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _arguments(argv)
     progress, console = Console(stderr=True), Console(width=None if sys.stdout.isatty() else REPORT_COLUMNS)
     only = set(filter(None, args.only.split(",")))
-    subjects = [subject for subject in SUBJECTS if not only or subject.name in only]
+    subjects = [subject for subject in ALL_SUBJECTS if not only or subject.name in only]
     comparison = Comparison(Setup(args.ffverbs, args.cpus), subjects, progress)
     try:
         comparison.run(args.rounds, args.max_rounds)

@@ -101,7 +101,7 @@ def _tests(
     return latency, stream
 
 
-def _libfabric_latency(setup: Setup, size_bytes: int, iters: int) -> Latency:
+def libfabric_latency(setup: Setup, size_bytes: int, iters: int) -> Latency:
     """libfabric's shm provider by fi_pingpong, whose one number is the mean of half the round trips."""
     program = shutil.which("fi_pingpong")
     if program is None:
@@ -122,7 +122,7 @@ MODES: Final = (
     _ucx_mode("posix"),
     _ucx_mode("sysv"),
     _ucx_mode("cma"),
-    Mode("libfabric", "libfabric shm (mean)", _libfabric_latency, None, 0, 1e-6),
+    Mode("libfabric", "libfabric shm (mean)", libfabric_latency, None, 0, 1e-6),
     _tcp_mode(),
     _python_mode("pipe", "multiprocessing.Pipe"),
     _python_mode("zmq", "pyzmq over ipc"),

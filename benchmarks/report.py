@@ -6,14 +6,14 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.subjects import SUBJECTS
+from benchmarks.claims import ALL_SUBJECTS
 from benchmarks.targets import ONE_LINE, TWO_LINES, Judged, Verdict
 
-LABELS: Final = {subject.name: subject.label for subject in SUBJECTS} | {
+LABELS: Final = {subject.name: subject.label for subject in ALL_SUBJECTS} | {
     ONE_LINE: "bare hand-over of a cache line",
     TWO_LINES: "bare hand-over, two lines",
 }
-UNITS: Final = {subject.name: subject.unit for subject in SUBJECTS} | {ONE_LINE: "ns", TWO_LINES: "ns"}
+UNITS: Final = {subject.name: subject.unit for subject in ALL_SUBJECTS} | {ONE_LINE: "ns", TWO_LINES: "ns"}
 
 
 def quantity(value: float, unit: str) -> str:
@@ -22,6 +22,8 @@ def quantity(value: float, unit: str) -> str:
         return f"{value:.0f} ns" if value < 10_000 else f"{value / 1e3:.1f} us"
     if unit == "B/s":
         return f"{value / 1e9:.1f} GB/s"
+    if unit == "ns/B":
+        return f"{value:.3f} ns/B"
     if unit == "msg/s":
         return f"{value / 1e6:.1f} M/s"
     raise ValueError(f"no scale for the unit {unit!r}")

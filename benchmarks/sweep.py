@@ -64,7 +64,7 @@ def _count(cost_s: float, size_bytes: int) -> int:
     return max(64, min(int(TEST_S / (cost_s + size_bytes / COPY_BYTES_PER_S)), MOST_STREAM_BYTES // size_bytes))
 
 
-def _stream(mode: Mode, setup: Setup, size_bytes: int) -> tuple[float | None, float | None]:
+def stream(mode: Mode, setup: Setup, size_bytes: int) -> tuple[float | None, float | None]:
     """Return bytes/s and the processor's ns a byte, of all processes together; None for what the mode does not tell.
 
     Starting a program costs more than many a test, so a test is run at two lengths: what the longer one costs more is
@@ -90,7 +90,7 @@ def measure(mode: Mode, setup: Setup, size_bytes: int) -> Point:
     latency = None
     if mode.latency is not None:
         latency = mode.latency(setup, size_bytes, _count(mode.latency_s, size_bytes))
-    rate, cost = _stream(mode, setup, size_bytes)
+    rate, cost = stream(mode, setup, size_bytes)
     return Point(
         mode=mode.name,
         size_bytes=size_bytes,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks import figures, offered, paper, scaling, sweep
+from benchmarks import claims, figures, offered, paper, scaling, sweep, targets
 from benchmarks.modes import Latency, Mode
 from benchmarks.programs import NotMeasuredError
 from benchmarks.subjects import Setup
@@ -88,6 +88,16 @@ def test_scaling_takes_the_median_of_the_best_and_compares_with_the_fewest() -> 
     text = scaling.markdown(what)
     assert "| 1000 | 99.0 | 1.10 |" in text
     assert "Not measured: zmq: zmq is missing" in text
+
+
+def test_what_targets_compare_is_measured() -> None:
+    names = [subject.name for subject in claims.ALL_SUBJECTS]
+    assert len(names) == len(set(names))
+    known = {*names, targets.ONE_LINE, targets.TWO_LINES}
+    assert {name for target in targets.TARGETS for name in (target.own, target.peer)} <= known
+    units = {subject.name: subject.unit for subject in claims.ALL_SUBJECTS}
+    for target in targets.TARGETS:
+        assert units.get(target.own, "ns") == units.get(target.peer, "ns")
 
 
 def offers() -> dict[str, Any]:
