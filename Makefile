@@ -105,14 +105,17 @@ bench: build $(STAMPS)/bench  ## measure ffverbs and its peers in one run (about
 	@$(PY) -m benchmarks.offered
 	@$(PY) -m benchmarks.scaling
 
-# Saved in build/micro on this machine; each run is compared with the last one. FAIL=mean:20% makes a slower run fail.
+# Saved in build/micro on this machine; each run is compared with the last one there, and, in empty cffi calls, with the
+# committed baseline. FAIL=mean:20% makes a run slower than the last fail, WORSE=50 one that takes 50 % more than the
+# baseline; BASELINE=1 writes that from all runs in build/micro: commit it with the reason.
 MICRO := $(PY) -m pytest benchmarks/micro -o addopts=--import-mode=importlib -o timeout=600 --benchmark-only \
 	--benchmark-storage=build/micro --benchmark-autosave --benchmark-sort=name \
 	--benchmark-columns=min,median,iqr,rounds
 
-bench-micro: build $(STAMPS)/bench  ## microbenchmarks of each layer, compared with this machine's last run
+bench-micro: build $(STAMPS)/bench  ## microbenchmarks of each layer, compared with the last run and a baseline
 	@mkdir -p build/micro
 	@$(MICRO) $(if $(wildcard build/micro/*/*.json),--benchmark-compare) $(if $(FAIL),--benchmark-compare-fail=$(FAIL))
+	@$(PY) -m benchmarks.micro_ratios $(if $(BASELINE),--update) $(if $(WORSE),--worse $(WORSE)) build/micro
 
 bench-full: build $(STAMPS)/bench  ## the same with every message size (about two hours)
 	@$(PY) -m benchmarks --rounds 15

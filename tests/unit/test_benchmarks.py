@@ -1,12 +1,13 @@
 """The sweep's arithmetic and its report; what it measures is not judged here."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from benchmarks import claims, figures, offered, paper, scaling, sweep, targets
+from benchmarks import claims, figures, micro_ratios, offered, paper, scaling, sweep, targets
 from benchmarks.modes import Latency, Mode
 from benchmarks.programs import NotMeasuredError
 from benchmarks.subjects import Setup
@@ -125,3 +126,35 @@ def test_the_papers_figures_are_drawn(tmp_path: Path) -> None:
     names = [*paper.draw(content(points), tmp_path), *offered.draw(offers(), tmp_path)]
     assert names == ["figure1.png", "figure7.png", "figure3.png"]
     assert all((tmp_path / name).stat().st_size > 1000 for name in names)
+
+
+def save_run(folder: Path, number: int, least_ns: dict[str, float]) -> None:
+    benchmarks = [{"name": name, "stats": {"min": ns * 1e-9}} for name, ns in least_ns.items()]
+    (folder / "machine").mkdir(exist_ok=True)
+    (folder / "machine" / f"{number:04}.json").write_text(json.dumps({"benchmarks": benchmarks}))
+
+
+def test_microbenchmarks_are_compared_in_empty_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(micro_ratios, "BASELINE", tmp_path / "baseline.json")
+    save_run(tmp_path, 1, {"test_empty_call": 50.0, "test_post": 160.0})
+    save_run(tmp_path, 2, {"test_empty_call": 55.0, "test_post": 150.0})
+    assert micro_ratios.main([str(tmp_path), "--update"]) == 0
+    assert json.loads((tmp_path / "baseline.json").read_text()) == {"test_post": 3.0}
+    # A slower machine, and 20 % more.
+    save_run(tmp_path, 3, {"test_empty_call": 100.0, "test_post": 360.0, "test_new": 1.0})
+    assert micro_ratios.main([str(tmp_path), "--worse", "25"]) == 0
+    assert micro_ratios.main([str(tmp_path), "--worse", "15"]) == 1
+    assert micro_ratios.change({"a": 3.6, "new": 1.0}, {"a": 3.0, "old": 2.0}) == {"a": pytest.approx(0.2)}
+
+
+def test_a_run_without_an_empty_call_is_turned_away(tmp_path: Path) -> None:
+    save_run(tmp_path, 1, {"test_post": 160.0})
+    with pytest.raises(ValueError, match="test_empty_call"):
+        micro_ratios.main([str(tmp_path)])
+
+
+def test_the_committed_baseline_is_of_microbenchmarks() -> None:
+    baseline = json.loads(micro_ratios.BASELINE.read_text(encoding="ascii"))
+    sources = "".join(path.read_text() for path in micro_ratios.BASELINE.parent.glob("test_*.py"))
+    assert baseline and all(value > 0 for value in baseline.values())
+    assert all(f"def {name.split('[')[0]}(" in sources for name in baseline)
