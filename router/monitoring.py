@@ -28,6 +28,12 @@ _TOTALS = {
     "bytes_sent": "Bytes sent to other routers.",
     "bytes_received": "Bytes received from other routers.",
     "bytes_placed": "Bytes received from other routers straight into the memory of containers.",
+    "bytes_one_sided_sent": "Bytes of large messages that this host's RDMA device wrote into another's containers.",
+    "bytes_one_sided_received": "Bytes of large messages that another host's RDMA device wrote into containers here.",
+    "bytes_streamed": "Bytes of large messages sent in frames, but for the last 64 of each.",
+    "windows_made": "Windows of containers' memory that were registered on real RDMA devices.",
+    "windows_found": "How often a window that was wanted was registered already.",
+    "windows_dropped": "Windows that were given up, with their container's registration or for being unused.",
     "rate_waits": "How often sending waited for --tenant-rate.",
     "datagrams_dropped": "Datagrams that were lost here, as datagrams may be.",
 }
@@ -35,6 +41,8 @@ _NOW = {
     "channels": "Connections to other routers.",
     "proxies": "Contexts of other hosts that have a proxy here.",
     "pairs": "Queue pairs between this host and others.",
+    "windows": "Windows of containers' memory that are registered on real RDMA devices.",
+    "window_bytes": "Bytes of them.",
     "under_way": "Work requests between this host and others that are not done.",
 }
 

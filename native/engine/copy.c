@@ -122,6 +122,83 @@ int ffv_list_here(const struct ffv_list *list, uint64_t offset, uint64_t length,
 	return count;
 }
 
+/* The key of the list's segment of that number. */
+static uint32_t key_of(const struct ffv_rest *rest, uint32_t segment)
+{
+	for (uint32_t i = 0; rest->sges && i < rest->num_sge; i++)
+		if (ffv_word_load(&rest->sges[i].length) && !segment--)
+			return ffv_word_load(&rest->sges[i].lkey);
+	return rest->sges ? 0 : rest->key;
+}
+
+static const struct ffv_segment *segment_at(const struct ffv_list *list, uint64_t offset)
+{
+	const struct ffv_segment *segment = list->segment;
+
+	while (offset >= segment->length_bytes) {
+		offset -= segment->length_bytes;
+		segment++;
+	}
+	return segment;
+}
+
+/* How far memory like that of a piece goes at either side. */
+static void find_ends(const struct ffv_view *view, const struct ffv_segment *segment, uint64_t va, struct ffv_place *place)
+{
+	uint64_t first = segment->va, end = segment->va + segment->length_bytes;
+
+	if (!is_direct(view)) {
+		uint64_t window = va & ~(FFV_WINDOW_BYTES - 1);
+		first = segment->mirror_first > window ? segment->mirror_first : window;
+		end = segment->mirror_end < window + FFV_WINDOW_BYTES ? segment->mirror_end : window + FFV_WINDOW_BYTES;
+	} else if (view && view->extents) {
+		first = ffv_word_load(&view->extents[place->region].first);
+		end = ffv_word_load(&view->extents[place->region].end);
+	}
+	place->first = place->here - (va - first);
+	place->end = place->here + (end - va);
+}
+
+int ffv_rest_places(const struct ffv_rest *rest, struct ffv_place *places, int most)
+{
+	const struct ffv_list *list = rest->list;
+	uint64_t offset = rest->offset, length = rest->length;
+	int count = 0;
+
+	if (!list->view || offset + length > list->length_bytes)
+		return 0;
+	while (length && count < most) {
+		struct piece piece = piece_at(list, offset, length);
+		const struct ffv_segment *segment = segment_at(list, offset);
+		uint32_t key = key_of(rest, (uint32_t)(segment - list->segment)), region = FFV_KEY_INDEX(key);
+		const struct ffv_key_shm *entry = &list->view->arena->keys[region];
+		if (ffv_word_load(&entry->kind) != FFV_KEY_MR) {
+			region = ffv_word_load(&entry->parent_index) & (FFV_MAX_KEYS - 1);
+			entry = &list->view->arena->keys[region];
+		}
+		struct ffv_place *place = &places[count++];
+		*place = (struct ffv_place){ .here = piece.here, .length = piece.length, .region = region,
+					     .stamp = ffv_word_load(&FFV_KEY_STAMP(entry)) };
+		if (!piece.here)
+			break;
+		find_ends(list->view, segment, piece.va, place);
+		offset += piece.length;
+		length -= piece.length;
+	}
+	return count;
+}
+
+bool ffv_place_is_same(const struct ffv_view *view, const struct ffv_place *place)
+{
+	return ffv_word_load(&FFV_KEY_STAMP(&view->arena->keys[place->region])) == place->stamp;
+}
+
+bool ffv_place_stands(const struct ffv_view *view, const struct ffv_place *place)
+{
+	/* [key-publish] */
+	return ffv_load_acquire(&view->arena->keys[place->region].key) && ffv_place_is_same(view, place);
+}
+
 /* Moves through process_vm_*; the side without `here` is remote. Both remote: through a bounce buffer. A process that is
  * gone is no fault of its memory: its death will end the queue pair. */
 static enum ffv_copy_result vm_copy(struct piece *dst, struct piece *src, uint64_t length)

@@ -34,6 +34,31 @@ bool ffv_list_is_reachable(const struct ffv_list *list, uint64_t offset, uint64_
  * that only the kernel or its owner reaches. How many. */
 int ffv_list_here(const struct ffv_list *list, uint64_t offset, uint64_t length, struct iovec *pieces, int most);
 
+/* A piece of a list as it stands here, and of which of its owner's registrations it is. */
+struct ffv_place {
+	uint8_t *here;                /* NULL: no address here leads to it */
+	uint64_t length;
+	uint8_t *first, *end;         /* all that stands here of that registration around it, without a gap */
+	uint32_t region;              /* index of the registration's key */
+	uint32_t stamp;               /* FFV_KEY_STAMP */
+};
+
+/* Bytes [offset, offset + length) of a list, and the keys that name its segments: those of `sges`, of which the empty ones
+ * have no segment, or `key` if that is NULL. */
+struct ffv_rest {
+	const struct ffv_list *list;
+	const struct ffv_sge_shm *sges;
+	uint32_t num_sge;
+	uint32_t key;
+	uint64_t offset, length;
+};
+
+/* Where that is: at most `most` pieces, the last of which may be one that nothing here leads to. How many. */
+int ffv_rest_places(const struct ffv_rest *rest, struct ffv_place *places, int most);
+/* Whether the registration of its index is the same one as then; stands: and not being given back. */
+bool ffv_place_is_same(const struct ffv_view *view, const struct ffv_place *place);
+bool ffv_place_stands(const struct ffv_view *view, const struct ffv_place *place);
+
 /* The address here of [offset, offset + length) of a segment if it is one contiguous, directly mapped piece. */
 static inline uint8_t *ffv_segment_address(struct ffv_view *view, const struct ffv_segment *segment, uint32_t offset,
 					   uint32_t length)

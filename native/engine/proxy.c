@@ -161,9 +161,24 @@ static enum verdict fetch_all(struct run *run, uint32_t length, bool receive)
 	return OK;
 }
 
-enum verdict ffv_run_move_stream(struct run *run, uint32_t length, bool receive)
+/* Asks for what is still to come of the message, from `progress` of what is delivered on. */
+static void ask_for_more(struct run *run, uint32_t progress, uint32_t length, bool receive)
 {
 	const struct ffv_proxy_hooks *hooks = hooks_of(run);
+	const struct ffv_wqe_shm *wqe = ffv_qp_ref_wqe(run->req, run->position);
+	struct ffv_rest rest = { .list = &run->remote, .offset = progress, .length = length - progress };
+
+	if (receive) {
+		rest.sges = run->rwqe.sge;
+		rest.num_sge = run->rwqe.num_sge;
+	} else {
+		rest.key = wqe->rdma.rkey;
+	}
+	hooks->more(hooks->arg, run->req->qpn, run->position, run->stream_header + progress, &rest);
+}
+
+enum verdict ffv_run_move_stream(struct run *run, uint32_t length, bool receive)
+{
 	struct ffv_qp_shm *qp = run->req->shm;
 	uint32_t progress = qp->progress_bytes;
 	uint64_t n = run->local.length_bytes;
@@ -196,7 +211,7 @@ enum verdict ffv_run_move_stream(struct run *run, uint32_t length, bool receive)
 		qp->progress_bytes = 0;
 		return OK;
 	}
-	hooks->more(hooks->arg, run->req->qpn, run->position, run->stream_header + progress);
+	ask_for_more(run, progress, length, receive);
 	return MORE;
 }
 
@@ -206,7 +221,7 @@ enum verdict ffv_run_await_header(struct run *run, uint32_t bytes)
 
 	if (!run->stream || run->local.length_bytes >= bytes)
 		return OK;
-	hooks->more(hooks->arg, run->req->qpn, run->position, 0);
+	hooks->more(hooks->arg, run->req->qpn, run->position, 0, NULL);
 	return MORE;
 }
 
@@ -312,6 +327,17 @@ static enum ffv_pull pulled(enum ffv_copy_result result)
 int ffv_pull_here(const struct ffv_list *list, uint32_t offset, uint32_t length, struct iovec *pieces, int most)
 {
 	return (uint64_t)offset + length > list->length_bytes ? 0 : ffv_list_here(list, offset, length, pieces, most);
+}
+
+int ffv_pull_places(const struct ffv_qp_ref *requester, uint64_t position, const struct ffv_pulled *wr, uint32_t offset,
+		    uint32_t length, struct ffv_place *places, int most)
+{
+	const struct ffv_wqe_shm *wqe = ffv_qp_ref_wqe(requester, position);
+	uint32_t room = (requester->sq_stride_bytes - (uint32_t)offsetof(struct ffv_wqe_shm, sge)) / 16, n = ffv_word_load(&wqe->num_sge);
+	struct ffv_rest rest = { .list = &wr->list, .sges = wqe->sge, .num_sge = n < room ? n : room, .offset = offset,
+				 .length = length };
+
+	return ffv_rest_places(&rest, places, most);
 }
 
 enum ffv_pull ffv_pull_copy(struct ffv_list *list, uint32_t offset, uint32_t length, void *to)

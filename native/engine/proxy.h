@@ -35,8 +35,9 @@ struct ffv_proxy_hooks {
 	/* Of a message of which SOME is there, and all of that before byte `from` is delivered: what is just coming from there
 	 * on is put straight to `to`. How many bytes, 0 = none now, or they will come by `bytes`. */
 	uint32_t (*fetch)(void *arg, uint32_t qpn, uint64_t position, uint32_t from, const struct iovec *to, int count);
-	/* All that was there has been delivered, up to byte `from`: its receiver is ready for more. */
-	void (*more)(void *arg, uint32_t qpn, uint64_t position, uint32_t from);
+	/* All that was there has been delivered, up to byte `from`: its receiver is ready for more. rest: where that goes
+	 * (NULL: not known yet), checked, and good as long as the executor's mark stands. */
+	void (*more)(void *arg, uint32_t qpn, uint64_t position, uint32_t from, const struct ffv_rest *rest);
 	/* Of the service: the proxy's queue pair was looked after; its send queue may be waiting for its receiver. */
 	void (*attended)(void *arg, uint32_t qpn);
 	/* Of the service: a container has broadcast something on the segment that the proxy is on. NULL: it is on none. */
@@ -74,6 +75,9 @@ void ffv_pull_end(const struct ffv_exec_env *env);
 enum ffv_pull ffv_pull_look(struct ffv_qp_ref *requester, uint64_t position, struct ffv_pulled *out, uint32_t *status);
 /* Where bytes [offset, offset + length) of its payload are in this process (ffv_list_here). Between begin and end. */
 int ffv_pull_here(const struct ffv_list *list, uint32_t offset, uint32_t length, struct iovec *pieces, int most);
+/* The same, and of which registrations it is (ffv_rest_places). */
+int ffv_pull_places(const struct ffv_qp_ref *requester, uint64_t position, const struct ffv_pulled *wr, uint32_t offset,
+		    uint32_t length, struct ffv_place *places, int most);
 /* Copies bytes [offset, offset + length) of its payload to `to`; put: to it, from `bytes`. Between begin and end. */
 enum ffv_pull ffv_pull_copy(struct ffv_list *list, uint32_t offset, uint32_t length, void *to);
 enum ffv_pull ffv_pull_put(struct ffv_list *list, uint32_t offset, uint32_t length, const void *bytes);

@@ -74,10 +74,13 @@ struct ffv_key_shm {
 	uint64_t va;                  /* first address in the owner's address space */
 	uint64_t mirror_first;        /* [first, end) of it can be mapped from the mirror, in owner addresses */
 	uint64_t mirror_end;
-	uint32_t qpn;                 /* type 2 windows: bound to this QP */
+	uint32_t qpn;                 /* type 2 windows: bound to this QP; regions: FFV_KEY_STAMP */
 	uint32_t parent_index;        /* windows: the region's index */
 };
 _Static_assert(sizeof(struct ffv_key_shm) == FFV_LINE_BYTES, "a key is a line");
+
+/* Counts what a context has published in its table: who finds the same count finds the same memory, held all the while. */
+#define FFV_KEY_STAMP(entry) ((entry)->qpn)
 
 /* key = random bits (6) | index (18) | tag (8) */
 #define FFV_KEY_INDEX(key) (((key) >> 8) & (FFV_MAX_KEYS - 1))

@@ -122,7 +122,7 @@ static void publish(struct ffv_context *ctx, const struct ffv_region *region)
 	entry->va = t->va;
 	entry->mirror_first = t->mirrored.first;
 	entry->mirror_end = t->mirrored.end;
-	entry->qpn = 0;
+	ffv_word_store(&FFV_KEY_STAMP(entry), ffv_fetch_add(&ctx->publications, 1u) + 1);
 	entry->parent_index = 0;
 	ffv_word_store(&ctx->extents[region->base.index].first, t->access & FFV_ACCESS_ON_DEMAND ? ~t->va : t->va);
 	ffv_word_store(&ctx->extents[region->base.index].end, t->va + t->length_bytes);

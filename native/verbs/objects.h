@@ -83,6 +83,7 @@ struct ffv_context {
 	struct ffv_dm *dms;           /* lock */
 	struct ffv_mr_private **regions; /* lock: by index of the key */
 	uint32_t next_qp, next_cq, next_srq, next_key;
+	_Atomic uint32_t publications; /* of keys of regions: FFV_KEY_STAMP */
 	uint8_t *key_used;            /* lock: by index */
 	struct ffv_extent *extents;   /* by index; what view.extents shows */
 	uint8_t *qp_used;             /* lock: by index */

@@ -23,13 +23,16 @@ static pthread_key_t thread_key;
 
 /* ---- threads ---------------------------------------------------------------------------------------------------------- */
 
-static void free_number(void *value)
+void ffv_thread_number_free(int number)
 {
-	int number = (int)(intptr_t)value - 1;
-
 	pthread_mutex_lock(&lock);
 	threads[number / 64] &= ~(1ull << (number % 64));
 	pthread_mutex_unlock(&lock);
+}
+
+static void free_number(void *value)
+{
+	ffv_thread_number_free((int)(intptr_t)value - 1);
 	ffv_thread_number_cached = -1;
 }
 
@@ -68,11 +71,10 @@ static void initialize(void)
 	pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
-int ffv_thread_number_claim(void)
+int ffv_thread_number_take(void)
 {
 	int number = -1;
 
-	pthread_once(&once, initialize);
 	pthread_mutex_lock(&lock);
 	for (unsigned i = 0; i < FFV_MAX_THREADS / 64 && number < 0; i++) {
 		if (~threads[i]) {
@@ -82,6 +84,13 @@ int ffv_thread_number_claim(void)
 		}
 	}
 	pthread_mutex_unlock(&lock);
+	return number;
+}
+
+int ffv_thread_number_claim(void)
+{
+	pthread_once(&once, initialize);
+	int number = ffv_thread_number_take();
 	if (number >= 0) {
 		pthread_setspecific(thread_key, (void *)(intptr_t)(number + 1));
 		ffv_thread_number_cached = number;

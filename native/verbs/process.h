@@ -26,6 +26,10 @@ void ffv_process_drop_arena(struct ffv_arena_shm *arena);
 extern _Thread_local int ffv_thread_number_cached __attribute__((tls_model("initial-exec"), visibility("hidden")));
 int ffv_thread_number_claim(void);
 
+/* A number for what is no thread, but executes: -1 as above. To be freed. */
+int ffv_thread_number_take(void);
+void ffv_thread_number_free(int number);
+
 static inline int ffv_thread_number(void)
 {
 	int number = ffv_thread_number_cached;

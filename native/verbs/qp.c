@@ -17,6 +17,8 @@
 #include "verbs/tags.h"
 #include "verbs/wq.h"
 
+#define DESTROY_WAIT_NS 1000000000ull /* for an execution to end; longer it takes only if its process is stopped */
+
 static uint32_t round_up_to_power(uint32_t n)
 {
 	uint32_t power = 1;
@@ -503,7 +505,8 @@ static void unpublish(struct ffv_qp *qp)
 	ffv_store_release(&arena->qp_line[index], 0u);
 	FFV_FAULT(qp_destroy);
 	pthread_mutex_unlock(&ctx->service);
-	ffv_qp_quiesce(qp, 1000000); /* else what they still complete is dropped when polled */
+	/* Another host's device may be at its buffers; else what they still complete is dropped when polled. */
+	ffv_qp_quiesce(qp, DESTROY_WAIT_NS);
 	ffv_qp_clean_cqs(qp);
 	ffv_tm_leave(qp);
 	/* Until here the service thread may still have found it: it is done with it when it lets go of its lock. */

@@ -51,6 +51,12 @@ static const char *check_result(const struct ffv_frame *frame)
 	return frame->payload_bytes && frame->payload_bytes <= FFV_CHUNK_BYTES ? NULL : "a result of a wrong size";
 }
 
+static const char *check_credit(const struct ffv_frame *frame)
+{
+	return frame->payload_bytes % sizeof(struct ffv_frame_piece) == 0 &&
+	       frame->payload_bytes <= FFV_MOST_PIECES * sizeof(struct ffv_frame_piece) ? NULL : "a CREDIT of a wrong size";
+}
+
 static const char *check_packet(const struct ffv_frame *frame, uint32_t before)
 {
 	return frame->payload_bytes > before && frame->payload_bytes <= before + FFV_CALL_BYTES
@@ -84,6 +90,8 @@ const char *ffv_frame_check(const struct ffv_frame *frame)
 		return frame->payload_bytes >= sizeof(struct ffv_frame_address) &&
 		       frame->payload_bytes == sizeof(struct ffv_frame_address) + frame->length_bytes &&
 		       frame->length_bytes <= FFV_DATAGRAM_BYTES ? NULL : "a datagram of a wrong size";
+	case FFV_FRAME_CREDIT:
+		return check_credit(frame);
 	case FFV_FRAME_RESULT:
 		return check_result(frame);
 	case FFV_FRAME_GONE:
@@ -101,7 +109,7 @@ const char *ffv_frame_check(const struct ffv_frame *frame)
 	case FFV_FRAME_HUNG_UP:
 	case FFV_FRAME_CLOSE:
 	case FFV_FRAME_ACK:
-	case FFV_FRAME_CREDIT:
+	case FFV_FRAME_PLACED:
 	case FFV_FRAME_WAITS:
 	case FFV_FRAME_SEEN:
 	case FFV_FRAME_BYE:

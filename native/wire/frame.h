@@ -20,6 +20,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "frames are little-end
 #define FFV_EAGER_BYTES (32u << 10)     /* a message up to this size goes with its request */
 #define FFV_CHUNK_BYTES (64u << 10)     /* of a larger one, in one frame */
 #define FFV_STREAM_WINDOW (512u << 10)  /* bytes of a larger one under way */
+#define FFV_LAST_BYTES 64u              /* of a larger one always come in DATA: a program may poll on the last of them */
 #define FFV_WINDOW 64u                  /* work requests of one queue pair under way */
 #define FFV_WINDOW_BYTES_EAGER (512u << 10) /* and their payload */
 #define FFV_MAX_PAIRS 65536u            /* pairs that one router opens towards another */
@@ -40,9 +41,11 @@ enum ffv_frame_kind {
 	FFV_FRAME_TELL = 9,     /* a packet of it, of who began it */
 	FFV_FRAME_HANG_UP = 10, /* who began it has hung up */
 	FFV_FRAME_BROADCAST = 11, /* a multicast datagram or raw packet: payload struct ffv_frame_segment, then its bytes */
+	FFV_FRAME_PLACED = 12,  /* length_bytes of the LARGE from `address` on are where a CREDIT said: by a real WRITE */
 	/* from the responder's router */
 	FFV_FRAME_ACK = 16,     /* everything up to `position` is done; status: of the last one */
-	FFV_FRAME_CREDIT = 17,  /* bytes of the LARGE at `position` may come up to `address` */
+	FFV_FRAME_CREDIT = 17,  /* bytes of the LARGE at `position` may come up to `address`; payload: where those from
+				 * operand[0] on may be written by the real queue pair of the name operand[1] */
 	FFV_FRAME_RESULT = 18,  /* bytes of a READ from `address` on, or operand[0] = original value of an atomic */
 	FFV_FRAME_WAITS = 19,   /* operand: how often it waited for a receive, and for an answer, since the last WAITS */
 	FFV_FRAME_TOLD = 20,    /* a packet of a conversation, of the listener */
@@ -128,6 +131,15 @@ struct ffv_frame_service {
 	uint8_t pad[10];
 };
 _Static_assert(sizeof(struct ffv_frame_service) == 32, "no padding");
+
+/* Of a CREDIT's payload: where bytes go, one piece after the other. */
+struct ffv_frame_piece {
+	uint64_t address;
+	uint32_t rkey;
+	uint32_t length_bytes;
+};
+#define FFV_MOST_PIECES 16u
+_Static_assert(sizeof(struct ffv_frame_piece) == 16, "no padding");
 
 struct ffv_frame_gone {
 	uint8_t gid[16];

@@ -62,6 +62,7 @@ static void drop_entries(struct ffv_pair *pair)
 {
 	struct ffv_incoming *in = &pair->in;
 
+	ffv_grant_end(pair);
 	lock(pair);
 	ffv_incoming_free_chunks_locked(in);
 	in->wants_more = false;
@@ -300,6 +301,7 @@ static void complete(struct ffv_pair *pair, const struct ffv_wc *wc)
 	if (entry->frame.kind == FFV_FRAME_REQUEST && entry->payload)
 		answer_atomic(pair, entry);
 	struct ffv_frame ack = ffv_answer_to(pair, &entry->frame, FFV_FRAME_ACK, FFV_WC_SUCCESS);
+	ffv_grant_end(pair);
 	lock(pair);
 	if (entry->frame.kind == FFV_FRAME_LARGE)
 		ffv_incoming_free_chunks_locked(in);
@@ -497,6 +499,8 @@ bool ffv_incoming_frame(struct ffv_link_channel *channel, struct ffv_router *rou
 		return true;
 	case FFV_FRAME_DATA:
 		return ffv_incoming_data(channel, frame, payload);
+	case FFV_FRAME_PLACED:
+		return ffv_grant_placed(channel, frame);
 	case FFV_FRAME_CLOSE:
 		if (pair)
 			ffv_incoming_close(pair, FFV_WC_RETRY_EXC_ERR);

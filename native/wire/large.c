@@ -45,6 +45,8 @@ static int stream_bytes(const struct ffv_incoming *in, uint32_t from, struct ffv
 	for (const struct ffv_chunk *chunk = in->chunks; chunk && out->num_segments < FFV_MAX_SGE; chunk = chunk->next) {
 		if (chunk->offset + chunk->length <= from)
 			continue;
+		if (chunk->offset > from + out->length_bytes)
+			break; /* what is before it was placed, and is to be fetched */
 		uint32_t skip = chunk->offset < from ? from - chunk->offset : 0;
 		out->segment[out->num_segments++] = (struct ffv_segment){ .va = (uintptr_t)chunk->bytes + skip,
 									  .length_bytes = chunk->length - skip };
@@ -88,13 +90,23 @@ void ffv_incoming_more(struct ffv_pair *pair, uint64_t position, uint32_t from)
 	in->more_from = from;
 }
 
+static uint32_t fetch_placed(struct ffv_proxy *proxy, uint32_t qpn, uint32_t from, const struct iovec *to, int count)
+{
+	pthread_mutex_lock(&proxy->router->lock);
+	struct ffv_pair *pair = proxy->pairs[qpn % FFV_QPN_BLOCK];
+	uint32_t n = pair && pair->in.grant ? ffv_grant_fetch_locked(pair, from, to, count) : 0;
+	pthread_mutex_unlock(&proxy->router->lock);
+	return n;
+}
+
 uint32_t ffv_incoming_fetch(struct ffv_proxy *proxy, uint32_t qpn, uint64_t position, uint32_t from, const struct iovec *to,
 			    int count)
 {
 	struct coming *now = coming; /* NULL: not the loop's thread, to which the pairs belong */
+	uint32_t placed = fetch_placed(proxy, qpn, from, to, count);
 
-	if (!now || now->faulted || now->pair != proxy->pairs[qpn % FFV_QPN_BLOCK])
-		return 0;
+	if (placed || !now || now->faulted || now->pair != proxy->pairs[qpn % FFV_QPN_BLOCK])
+		return placed;
 	struct ffv_pair *pair = proxy->pairs[qpn % FFV_QPN_BLOCK];
 	struct ffv_incoming *in = &pair->in;
 	if (!in->window || in->window->posted[position % FFV_WINDOW].entry != in->first || in->chunks || from != in->arrived)
@@ -115,6 +127,28 @@ uint32_t ffv_incoming_fetch(struct ffv_proxy *proxy, uint32_t qpn, uint64_t posi
 
 /* ---- pieces ---------------------------------------------------------------------------------------------------------------- */
 
+/* Says how far the message may come, and where its bytes may be written, if that can be; there: some that came wait. */
+static void give_credit(struct ffv_pair *pair, struct ffv_link_channel *channel, const struct ffv_entry *entry, uint32_t from,
+			bool there)
+{
+	struct ffv_frame frame = ffv_answer_to(pair, &entry->frame, FFV_FRAME_CREDIT, 0);
+	uint32_t length = entry->frame.length_bytes, upto = length - from < FFV_STREAM_WINDOW ? length : from + FFV_STREAM_WINDOW;
+	struct ffv_frame_piece pieces[FFV_MOST_PIECES];
+	struct ffv_incoming *in = &pair->in;
+
+	if (upto <= in->granted || in->granted - from > FFV_STREAM_WINDOW / 2)
+		return;
+	int count = there ? 0 : ffv_grant_make(pair, channel, from, &upto, &frame, pieces);
+	struct ffv_frame *to = count < 0 ? NULL : ffv_channel_frame(&channel->io, FFV_FRAME_CREDIT, (uint32_t)count * sizeof pieces[0]);
+	if (!to)
+		return;
+	frame.address = upto;
+	frame.length_bytes = length;
+	in->granted = upto;
+	ffv_frame_copy_header(to, &frame);
+	memcpy(ffv_frame_payload(to), pieces, (size_t)count * sizeof pieces[0]);
+}
+
 void ffv_incoming_credit(struct ffv_pair *pair)
 {
 	struct ffv_link_channel *channel = ffv_router_channel(pair->proxy->router, pair->proxy->channel);
@@ -131,16 +165,7 @@ void ffv_incoming_credit(struct ffv_pair *pair)
 	unlock(pair);
 	if (!wanted || !channel)
 		return;
-	uint64_t upto = (uint64_t)from + FFV_STREAM_WINDOW;
-	if (upto > entry->frame.length_bytes)
-		upto = entry->frame.length_bytes;
-	if (upto > in->granted && in->granted - from <= FFV_STREAM_WINDOW / 2) {
-		struct ffv_frame frame = ffv_answer_to(pair, &entry->frame, FFV_FRAME_CREDIT, 0);
-		frame.address = upto;
-		frame.length_bytes = entry->frame.length_bytes;
-		in->granted = (uint32_t)upto;
-		ffv_answer_now(channel, &frame);
-	}
+	give_credit(pair, channel, entry, from, there);
 	if (there)
 		ffv_pair_run(pair);
 }

@@ -112,6 +112,9 @@ void ffv_link_tick(struct ffv_router *router)
 		struct ffv_link_channel *channel = router->channels[i];
 		if (!channel || channel->broken)
 			continue;
+		ffv_grant_tick(router, channel);
+		if (channel->io.link && channel->io.transport->one_sided)
+			channel->io.transport->one_sided->forget(channel->io.link, NULL, router->now_ns);
 		if (ffv_channel_tick(&channel->io, router->now_ns))
 			ffv_link_lose(router, channel, ffv_error_text());
 		if (channel->lost_ns && router->now_ns - channel->lost_ns > FFV_LINK_PATIENCE_NS)

@@ -83,6 +83,7 @@ static void rest(struct ffv_pair *pair)
 
 static void end_at(struct ffv_pair *pair, uint8_t status)
 {
+	ffv_transfer_forget(pair);
 	lock(pair);
 	pair->out.has_error = true;
 	pair->out.status = status;
@@ -165,6 +166,7 @@ static void begin_anew(struct ffv_pair *pair, uint64_t position)
 	out->failed = out->opened = false;
 	out->bytes_under_way = out->sinks_under_way = 0;
 	out->stream_sent = out->stream_allowed = out->stream_length = 0;
+	ffv_transfer_forget(pair);
 	rest(pair);
 	if (out->window) {
 		memset(out->window->bytes, 0, sizeof out->window->bytes);
@@ -282,7 +284,7 @@ void ffv_outgoing_body(struct ffv_pair *pair, struct ffv_link_channel *channel, 
 		drop_body(&channel->io);
 }
 
-static void on_credit(struct ffv_pair *pair, uint64_t position, const struct ffv_frame *frame)
+static void on_credit(struct ffv_pair *pair, uint64_t position, const struct ffv_frame *frame, const uint8_t *payload)
 {
 	struct ffv_outgoing *out = &pair->out;
 
@@ -294,6 +296,7 @@ static void on_credit(struct ffv_pair *pair, uint64_t position, const struct ffv
 	uint64_t allowed = frame->address < out->stream_length ? frame->address : out->stream_length;
 	if (allowed > out->stream_allowed || out->stream_sent == 0)
 		out->stream_allowed = (uint32_t)allowed;
+	ffv_transfer_granted(pair, frame, payload);
 	ffv_pair_take_turn(pair);
 }
 
@@ -317,7 +320,7 @@ void ffv_outgoing_frame(struct ffv_pair *pair, const struct ffv_frame *frame, co
 	else if (frame->kind == FFV_FRAME_RESULT)
 		on_result(pair, position, frame, payload);
 	else
-		on_credit(pair, position, frame);
+		on_credit(pair, position, frame, payload);
 }
 
 /* ---- pulling ------------------------------------------------------------------------------------------------------------- */
@@ -519,13 +522,14 @@ void ffv_outgoing_let_go(struct ffv_pair *pair, struct ffv_link_channel *channel
 /* ---- sending ------------------------------------------------------------------------------------------------------------- */
 
 /* The next bytes of the large message that has credit. */
-static void send_stream(struct ffv_pair *pair, struct ffv_link_channel *channel, const struct ffv_exec_env *env)
+static void send_stream(struct ffv_pair *pair, struct ffv_link_channel *channel, const struct ffv_exec_env *env, uint32_t most)
 {
 	struct ffv_outgoing *out = &pair->out;
 	uint32_t n = out->stream_allowed - out->stream_sent, status;
 	struct ffv_pulled wr;
 
-	n = n < FFV_CHUNK_BYTES ? n : FFV_CHUNK_BYTES;
+	most = most < FFV_CHUNK_BYTES ? most : FFV_CHUNK_BYTES;
+	n = n < most ? n : most;
 	struct ffv_frame *frame = ffv_channel_frame(&channel->io, FFV_FRAME_DATA, n);
 	if (!frame)
 		return;
@@ -540,6 +544,8 @@ static void send_stream(struct ffv_pair *pair, struct ffv_link_channel *channel,
 	ffv_pull_end(env);
 	if (found == FFV_PULL_DONE) {
 		out->stream_sent += n;
+		if (n > FFV_LAST_BYTES || out->stream_sent != out->stream_length)
+			ffv_fetch_add(&pair->proxy->router->bytes_streamed, n);
 		return;
 	}
 	/* It does not count any more, or its memory went: the other side waits for bytes that will not come. */
@@ -555,11 +561,12 @@ bool ffv_outgoing_send(struct ffv_pair *pair, struct ffv_link_channel *channel)
 	struct ffv_outgoing *out = &pair->out;
 	struct ffv_exec_env env;
 	uint64_t before = channel->io.out.tail;
+	uint32_t most;
 
 	if (!pair->ready || !pair->has_ref || ffv_context_env(pair->proxy->ctx, &env))
 		return false;
-	if (out->stream_sent < out->stream_allowed && !out->failed) {
-		send_stream(pair, channel, &env);
+	if (out->stream_sent < out->stream_allowed && !out->failed && !ffv_transfer_carries(pair, channel, &env, &most)) {
+		send_stream(pair, channel, &env, most);
 		if (out->stream_sent < out->stream_allowed)
 			return true;
 	}

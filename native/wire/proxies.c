@@ -89,10 +89,11 @@ void ffv_pair_touch_locked(struct ffv_pair *pair)
 	ffv_router_wake_locked(router);
 }
 
-static void hook_more(void *arg, uint32_t qpn, uint64_t position, uint32_t from)
+static void hook_more(void *arg, uint32_t qpn, uint64_t position, uint32_t from, const struct ffv_rest *rest)
 {
 	struct ffv_proxy *proxy = arg;
 
+	ffv_grant_offer(proxy, qpn, from, rest);
 	pthread_mutex_lock(&proxy->router->lock);
 	struct ffv_pair *pair = pair_of(proxy, qpn);
 	if (pair) {
@@ -251,6 +252,7 @@ void ffv_proxy_retire(struct ffv_proxy *proxy, bool died)
 	for (uint32_t i = 0; i < FFV_QPN_BLOCK; i++)
 		if (proxy->pairs[i])
 			ffv_pair_retire(proxy->pairs[i]);
+	ffv_transfer_leave(proxy);
 	ffv_proxy_forget_heat(proxy);
 	if (proxy->watched) {
 		epoll_ctl(router->epoll_fd, EPOLL_CTL_DEL, proxy->ctx->doorbell_fd, NULL);
@@ -463,6 +465,8 @@ void ffv_pair_retire(struct ffv_pair *pair)
 		return;
 	uint32_t number = pair->in.number;
 	ffv_incoming_close(pair, FFV_WC_RETRY_EXC_ERR);
+	ffv_transfer_forget(pair);
+	ffv_transfer_unpark(pair, channel);
 	leave_turn(pair);
 	if (channel && number < channel->num_theirs && channel->theirs[number] == pair)
 		channel->theirs[number] = NULL;

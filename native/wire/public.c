@@ -276,10 +276,18 @@ int ffv_router_query(struct ffv_router *router, struct ffv_router_counters *coun
 		.frames_received = ffv_load_relaxed(&router->frames_received),
 		.bytes_received = ffv_load_relaxed(&router->bytes_received),
 		.bytes_placed = ffv_load_relaxed(&router->bytes_placed),
+		.bytes_one_sided_sent = ffv_load_relaxed(&router->bytes_one_sided_sent),
+		.bytes_one_sided_received = ffv_load_relaxed(&router->bytes_one_sided_received),
+		.bytes_streamed = ffv_load_relaxed(&router->bytes_streamed),
+		.windows_dropped = ffv_load_relaxed(&router->windows.dropped), /* before `made`: no more than that */
+		.windows_found = ffv_load_relaxed(&router->windows.found),
+		.window_bytes = ffv_load_relaxed(&router->windows.bytes),
 		.rate_waits = ffv_load_relaxed(&router->rate_waits),
 		.datagrams_dropped = ffv_load_relaxed(&router->datagrams_dropped),
 	};
 
+	found.windows_made = ffv_load_acquire(&router->windows.made);
+	found.windows = (uint32_t)(found.windows_made - found.windows_dropped);
 	pthread_mutex_lock(&router->lock);
 	for (uint32_t i = 0; i < FFV_MAX_CHANNELS; i++)
 		found.channels += router->channels[i] != NULL;

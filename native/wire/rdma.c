@@ -35,10 +35,13 @@
 
 enum path { PAUSED, BY_TCP, BY_QP };
 
+static _Atomic uint64_t carriers;     /* that there were in this process */
+
 struct bytes { uint8_t *at; size_t head, tail; };
 
 struct ffv_wire_link {
-	struct ffv_rdma_options options;
+	struct ffv_transport_options options;
+	uint64_t carrier;             /* number of `qp` among all there ever were */
 	struct ffv_notes notes;
 	int epoll_fd, timer_fd;
 	bool asks_out;                /* the socket is watched for becoming writable */
@@ -143,7 +146,8 @@ static int save(struct ffv_wire_link *link)
 	uint8_t *both = malloc(length + waiting + 1);
 	if (both) {
 		memcpy(both, bytes, length);
-		memcpy(both + length, again->at + again->head, waiting);
+		if (waiting) /* else there may be no such buffer yet */
+			memcpy(both + length, again->at + again->head, waiting);
 	}
 	free(bytes);
 	if (!both)
@@ -173,6 +177,7 @@ static void make_qp(struct ffv_wire_link *link)
 
 	if (link->attempts < MOST_ATTEMPTS && !ffv_rdma_qp_create(&link->options, &link->qp)) {
 		ours->usable = 1;
+		link->carrier = ffv_fetch_add(&carriers, 1u) + 1;
 		ffv_rdma_qp_endpoint(link->qp, &ours->endpoint);
 		watch(link, link->qp->events->fd, EPOLLIN, EPOLL_CTL_ADD);
 		watch(link, link->qp->device.context->async_fd, EPOLLIN, EPOLL_CTL_ADD);
@@ -199,7 +204,7 @@ static int begin_round(struct ffv_wire_link *link, uint32_t round)
 	link->path = PAUSED;
 	link->again_ns = 0;
 	link->ours.usable = 0;
-	link->ours.tcp_allowed = link->options.tcp_allowed != 0;
+	link->ours.tcp_allowed = link->options.rdma.tcp_allowed != 0;
 	make_qp(link);
 	say(link, "both routers are making up what to use");
 	if (link->early.tail)
@@ -390,7 +395,7 @@ static int look_again(struct ffv_wire_link *link)
 
 	if (link->ours.usable || !link->again_ns || ffv_clock_ns() < link->again_ns)
 		return 0;
-	if (ffv_rdma_device_open(&link->options, &device)) {
+	if (ffv_rdma_device_open(&link->options.rdma, &device)) {
 		link->again_ns = ffv_clock_ns() + link->wait_ns;
 		set_timer(link, link->wait_ns);
 		return 0;
@@ -497,7 +502,8 @@ static int rdma_open(const struct ffv_transport_options *options, int socket, st
 	if (!link)
 		return ffv_fail(ENOMEM, "no memory for a channel");
 	pthread_mutex_init(&link->lock, NULL);
-	link->options = options->rdma;
+	link->options = *options;
+	link->ours.one_sided = 1;
 	ffv_notes_init(&link->notes, socket);
 	link->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	link->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
@@ -530,7 +536,62 @@ static void rdma_describe(struct ffv_wire_link *link, char *text, size_t capacit
 	pthread_mutex_unlock(&link->lock);
 }
 
+/* ---- one-sided operations ---------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t name_of(const struct ffv_rdma_endpoint *endpoint)
+{
+	return (uint64_t)endpoint->psn << 32 | endpoint->qpn;
+}
+
+static uint64_t rdma_carrier(const struct ffv_wire_link *link, uint64_t *near, uint64_t *far)
+{
+	if (link->path != BY_QP || link->qp->broken || !link->theirs.one_sided)
+		return 0;
+	*near = name_of(&link->ours.endpoint);
+	*far = name_of(&link->theirs.endpoint);
+	return link->carrier;
+}
+
+static int rdma_window(struct ffv_wire_link *link, struct ffv_peer *peer, const struct ffv_place *place, bool far,
+		       struct ffv_real_window *out)
+{
+	return ffv_rdma_windows_get(&link->qp->windows, peer, place, far, out);
+}
+
+static void rdma_release(struct ffv_wire_link *link, uint64_t carrier, uint32_t number, bool fence)
+{
+	if (link->qp && link->carrier == carrier)
+		ffv_rdma_windows_release(&link->qp->windows, number, fence);
+}
+
+static void rdma_forget(struct ffv_wire_link *link, const struct ffv_context *of, uint64_t now_ns)
+{
+	if (link->qp)
+		ffv_rdma_windows_forget(&link->qp->windows, of, now_ns);
+}
+
+static int rdma_move(struct ffv_wire_link *link, bool reads, const struct ffv_real_piece *here, int num_here,
+		     const struct ffv_real_piece *there, int num_there, uint32_t *ticket)
+{
+	int rc = ffv_rdma_qp_move(link->qp, reads, here, num_here, there, num_there, ticket);
+
+	if (link->qp->broken) /* found out by `receive`, which goes on with another */
+		come_again(link);
+	return rc;
+}
+
+static int rdma_has_moved(const struct ffv_wire_link *link, uint64_t carrier, uint32_t ticket)
+{
+	return !link->qp || link->carrier != carrier ? -1 : ffv_rdma_qp_has_moved(link->qp, ticket);
+}
+
+static const struct ffv_one_sided one_sided = {
+	.carrier = rdma_carrier, .window = rdma_window, .release = rdma_release, .forget = rdma_forget, .move = rdma_move,
+	.has_moved = rdma_has_moved,
+};
+
 const struct ffv_transport ffv_transport_rdma = {
 	.name = "rdma", .silent_ns = SILENT_NS, .open = rdma_open, .close = rdma_close,
 	.descriptor = rdma_descriptor, .send = rdma_send, .receive = rdma_receive, .describe = rdma_describe,
+	.one_sided = &one_sided,
 };

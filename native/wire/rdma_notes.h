@@ -32,7 +32,8 @@ struct ffv_note_offer {
 	struct ffv_rdma_endpoint endpoint;
 	uint8_t usable;               /* else `why` not */
 	uint8_t tcp_allowed;
-	uint8_t pad[2];
+	uint8_t one_sided;            /* its router moves large payload so; 0 of those that know nothing of it */
+	uint8_t pad;
 	char why[256];
 };
 _Static_assert(sizeof(struct ffv_note) == 24 && sizeof(struct ffv_note_offer) == 292, "no padding");

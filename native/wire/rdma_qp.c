@@ -43,7 +43,7 @@ static int is_broken(const struct ffv_rdma_qp *qp)
 }
 
 /* The first reason is the one that counts. */
-static int lost(struct ffv_rdma_qp *qp, const char *what, const char *why)
+int ffv_rdma_qp_lost(struct ffv_rdma_qp *qp, const char *what, const char *why)
 {
 	if (!qp->broken)
 		snprintf(qp->why, sizeof qp->why, "%s: %s: %s", qp->device.name, what, why);
@@ -89,11 +89,13 @@ static int make_slots(struct ffv_rdma_qp *qp)
 	return qp->mr ? 0 : -ENOMEM;
 }
 
-int ffv_rdma_qp_create(const struct ffv_rdma_options *options, struct ffv_rdma_qp **out)
+int ffv_rdma_qp_create(const struct ffv_transport_options *options, struct ffv_rdma_qp **out)
 {
 	struct ffv_rdma_qp *qp = calloc(1, sizeof *qp);
-	int rc = qp ? ffv_rdma_device_open(options, &qp->device) : ffv_fail(ENOMEM, "no memory for a real queue pair");
+	int rc = qp ? ffv_rdma_device_open(&options->rdma, &qp->device) : ffv_fail(ENOMEM, "no memory for a real queue pair");
 
+	if (qp)
+		ffv_rdma_windows_init(&qp->windows, &qp->device, options->windows);
 	if (!rc)
 		rc = make_queues(qp);
 	if (!rc)
@@ -121,6 +123,7 @@ void ffv_rdma_qp_destroy(struct ffv_rdma_qp *qp)
 		verbs->destroy_cq(qp->cq);
 	if (qp->events)
 		verbs->destroy_comp_channel(qp->events);
+	ffv_rdma_windows_finish(&qp->windows); /* the queue pair is no more: nobody is at them */
 	if (qp->mr)
 		verbs->dereg_mr(qp->mr);
 	if (qp->slots)
@@ -148,7 +151,7 @@ static int post_receive(struct ffv_rdma_qp *qp, uint32_t index)
 	struct ffv_recv_wr wr = { .wr_id = RECEIVE_MARK | index, .sg_list = &sge, .num_sge = 1 }, *bad;
 	int rc = qp->device.context->post_recv(qp->qp, &wr, &bad);
 
-	return rc ? lost(qp, "a receive cannot be posted", strerror(rc)) : 0;
+	return rc ? ffv_rdma_qp_lost(qp, "a receive cannot be posted", strerror(rc)) : 0;
 }
 
 static int to_init(struct ffv_rdma_qp *qp)
@@ -212,7 +215,7 @@ static int post(struct ffv_rdma_qp *qp, uint8_t *slot, uint32_t bytes)
 						(bytes <= qp->max_inline ? FFV_SEND_INLINE : 0u) }, *bad;
 	int rc = qp->device.context->post_send(qp->qp, &wr, &bad);
 
-	return rc ? lost(qp, "a message cannot be posted", strerror(rc)) : 0;
+	return rc ? ffv_rdma_qp_lost(qp, "a message cannot be posted", strerror(rc)) : 0;
 }
 
 static void fill_head(struct ffv_rdma_qp *qp, uint8_t *slot, uint64_t position, uint32_t length)
@@ -223,9 +226,14 @@ static void fill_head(struct ffv_rdma_qp *qp, uint8_t *slot, uint64_t position, 
 	qp->told = qp->consumed;
 }
 
+bool ffv_rdma_qp_has_room(const struct ffv_rdma_qp *qp, uint32_t requests)
+{
+	return qp->posted - qp->completed + requests <= SEND_DEPTH - SIGNAL_EVERY;
+}
+
 static bool has_room(const struct ffv_rdma_qp *qp)
 {
-	return qp->posted - qp->completed < SEND_DEPTH - SIGNAL_EVERY;
+	return ffv_rdma_qp_has_room(qp, 1);
 }
 
 ssize_t ffv_rdma_qp_send(struct ffv_rdma_qp *qp, uint64_t position, const uint8_t *bytes, size_t length)
@@ -284,16 +292,16 @@ static int look_at_received(struct ffv_rdma_qp *qp, uint32_t index, uint32_t byt
 	struct ffv_rdma_head head;
 
 	if (index >= RECEIVES || bytes < sizeof head)
-		return lost(qp, "the other router broke the protocol", "a message without a head");
+		return ffv_rdma_qp_lost(qp, "the other router broke the protocol", "a message without a head");
 	memcpy(&head, receive_slot(qp, index), sizeof head);
 	if (head.length != bytes - sizeof head || head.consumed - qp->consumed_there > qp->sent - qp->consumed_there)
-		return lost(qp, "the other router broke the protocol", "a message with a wrong head");
+		return ffv_rdma_qp_lost(qp, "the other router broke the protocol", "a message with a wrong head");
 	qp->consumed_there = head.consumed;
 	if (!head.length)
 		return post_receive(qp, index);
 	/* After a change of queue pairs the other end may begin a little before what we have. */
 	if (head.position > qp->next_position)
-		return lost(qp, "the other router broke the protocol", "bytes are missing");
+		return ffv_rdma_qp_lost(qp, "the other router broke the protocol", "bytes are missing");
 	uint64_t skip = qp->next_position - head.position;
 	qp->held = index;
 	qp->held_from = skip < head.length ? (uint32_t)skip : head.length;
@@ -307,11 +315,11 @@ static int poll_one(struct ffv_rdma_qp *qp)
 	int n = qp->device.context->poll_cq(qp->cq, 1, &wc);
 
 	if (n < 0)
-		return lost(qp, "completions", "the queue cannot be polled");
+		return ffv_rdma_qp_lost(qp, "completions", "the queue cannot be polled");
 	if (n == 0)
 		return 0;
 	if (wc.status) {
-		lost(qp, "the real queue pair is lost", qp->device.verbs->wc_status_str(wc.status));
+		ffv_rdma_qp_lost(qp, "the real queue pair is lost", qp->device.verbs->wc_status_str(wc.status));
 		return 1;
 	}
 	if (!(wc.wr_id & RECEIVE_MARK)) {
@@ -356,7 +364,7 @@ static int arm(struct ffv_rdma_qp *qp)
 	if (count)
 		qp->device.verbs->ack_cq_events(qp->cq, count);
 	int rc = qp->device.context->req_notify_cq(qp->cq, 0);
-	return rc ? lost(qp, "completions cannot be waited for", strerror(rc)) : 0;
+	return rc ? ffv_rdma_qp_lost(qp, "completions cannot be waited for", strerror(rc)) : 0;
 }
 
 ssize_t ffv_rdma_qp_receive(struct ffv_rdma_qp *qp, uint8_t *bytes, size_t capacity)
@@ -403,20 +411,20 @@ int ffv_rdma_qp_async(struct ffv_rdma_qp *qp)
 	struct real_async_event event;
 
 	if (ffv_rdma_device_is_removed(&qp->device))
-		lost(qp, "the device", "it is being taken away");
+		ffv_rdma_qp_lost(qp, "the device", "it is being taken away");
 	while (!verbs->get_async_event(qp->device.context, &event)) {
 		verbs->ack_async_event(&event);
 		switch (event.event_type) {
 		case REAL_EVENT_DEVICE_FATAL:
-			lost(qp, "the device", "it was taken away");
+			ffv_rdma_qp_lost(qp, "the device", "it was taken away");
 			break;
 		case REAL_EVENT_PORT_ERR:
-			lost(qp, "the port", "it went down");
+			ffv_rdma_qp_lost(qp, "the port", "it went down");
 			break;
 		case REAL_EVENT_QP_FATAL:
 		case REAL_EVENT_QP_REQ_ERR:
 		case REAL_EVENT_QP_ACCESS_ERR:
-			lost(qp, "the real queue pair", "it had an error");
+			ffv_rdma_qp_lost(qp, "the real queue pair", "it had an error");
 			break;
 		default:
 			break;

@@ -9,7 +9,7 @@
 
 #include <sys/types.h>
 
-#include "wire/rdma_device.h"
+#include "wire/rdma_windows.h"
 
 #define FFV_RDMA_SLOTS 64u              /* in each direction */
 #define FFV_RDMA_SLOT_BYTES (16u << 10)
@@ -50,11 +50,12 @@ struct ffv_rdma_qp {
 	uint64_t next_position;       /* of the byte that `receive` gives next */
 	bool broken;
 	char why[160];                /* it is broken */
+	struct ffv_rdma_windows windows;
 };
 #define FFV_RDMA_NONE UINT32_MAX
 
 /* Opens a device and makes a queue pair that receives once it is connected. -errno with one line. */
-int ffv_rdma_qp_create(const struct ffv_rdma_options *options, struct ffv_rdma_qp **out);
+int ffv_rdma_qp_create(const struct ffv_transport_options *options, struct ffv_rdma_qp **out);
 void ffv_rdma_qp_destroy(struct ffv_rdma_qp *qp);
 void ffv_rdma_qp_endpoint(const struct ffv_rdma_qp *qp, struct ffv_rdma_endpoint *out);
 int ffv_rdma_qp_connect(struct ffv_rdma_qp *qp, const struct ffv_rdma_endpoint *to, uint64_t receive_position);
@@ -67,6 +68,17 @@ ssize_t ffv_rdma_qp_receive(struct ffv_rdma_qp *qp, uint8_t *bytes, size_t capac
 size_t ffv_rdma_qp_drain(struct ffv_rdma_qp *qp, uint8_t *bytes, size_t capacity);
 /* Copies what the other end may not have taken over, all that was sent from *position on, into a new buffer. */
 int ffv_rdma_qp_unacknowledged(const struct ffv_rdma_qp *qp, uint64_t *position, uint8_t **bytes, size_t *length);
+/* Of rdma_move.c: room in the send queue; the first reason for its end. */
+bool ffv_rdma_qp_has_room(const struct ffv_rdma_qp *qp, uint32_t requests);
+int ffv_rdma_qp_lost(struct ffv_rdma_qp *qp, const char *what, const char *why);
+/* Moves bytes between memory that is registered at both ends, as `move` of ffv_one_sided: 0, -EAGAIN = there is no room for
+ * it now, -errno = the queue pair is lost. */
+int ffv_rdma_qp_move(struct ffv_rdma_qp *qp, bool reads, const struct ffv_real_piece *here, int num_here,
+		     const struct ffv_real_piece *there, int num_there, uint32_t *ticket);
+static inline bool ffv_rdma_qp_has_moved(const struct ffv_rdma_qp *qp, uint32_t ticket)
+{
+	return (int32_t)(qp->completed - ticket) >= 0;
+}
 /* The device's own events, and news of it: -errno if they mean the end of the queue pair. */
 int ffv_rdma_qp_async(struct ffv_rdma_qp *qp);
 

@@ -241,6 +241,7 @@ void ffv_router_free_channel(struct ffv_router *router, struct ffv_link_channel 
 	if (channel->next_link)
 		channel->next_transport->close(channel->next_link);
 	ffv_channel_finish(&channel->io);
+	ffv_transfer_poll(router, channel); /* those that were under way are not any more */
 	free((void *)channel->theirs);
 	free((void *)channel->their_calls.call);
 	free(channel);
@@ -471,8 +472,10 @@ static void serve_channels(struct ffv_router *router)
 			ffv_link_break(router, channel, channel->why);
 		if (channel && !channel->broken)
 			ffv_link_resume(router, channel);
-		if (channel && !channel->broken)
+		if (channel && !channel->broken) {
+			ffv_transfer_poll(router, channel);
 			serve_channel(router, channel);
+		}
 		if (channel && channel->broken)
 			ffv_router_free_channel(router, channel);
 	}
@@ -521,7 +524,8 @@ static void give_memory_back(void)
 /* How long the loop sleeps if nobody wakes it; -1 = for ever. */
 static int sleep_ms(const struct ffv_router *router, bool tidy)
 {
-	int most = router->ticks ? TICK_MS : tidy ? -1 : REST_MS;
+	bool rests = tidy && !ffv_load_relaxed(&router->windows.bytes); /* what is registered is looked after */
+	int most = router->ticks ? TICK_MS : rests ? -1 : REST_MS;
 
 	return router->rate_wait_ms && (most < 0 || (int)router->rate_wait_ms < most) ? (int)router->rate_wait_ms : most;
 }
@@ -572,6 +576,7 @@ int ffv_router_create(const char *dir, struct ffv_router **out)
 	if (!router)
 		return ffv_fail(ENOMEM, "no memory for a router");
 	pthread_mutex_init(&router->lock, NULL);
+	router->options.windows = &router->windows;
 	pthread_cond_init(&router->changed, NULL);
 	router->epoll_fd = router->wake_fd = router->event_fd = -1;
 	router->last_job = &router->jobs;

@@ -29,6 +29,9 @@
 struct ffv_link_channel;
 struct ffv_proxy;
 struct ffv_call;
+struct ffv_grant;
+struct ffv_far_grant;
+struct ffv_transfer;
 struct ffv_call_table { struct ffv_call **call; uint32_t count; }; /* by number; grows */
 
 /* ---- a queue pair of a container and one of another host, as seen from the container's host -------------------------- */
@@ -80,6 +83,8 @@ struct ffv_outgoing {
 	uint32_t bytes_under_way, sinks_under_way;
 	uint64_t stream_position;     /* of the large message that has credit */
 	uint32_t stream_sent, stream_allowed, stream_length;
+	struct ffv_far_grant *far;    /* where that may be written, NULL = nowhere */
+	struct ffv_transfer *transfer; /* that is under way, NULL = none */
 	struct ffv_frame_open attributes; /* as last opened */
 };
 
@@ -96,6 +101,7 @@ struct ffv_incoming {
 	bool wants_more;
 	uint32_t more_entry, more_from;
 	uint32_t granted, arrived;
+	struct ffv_grant *grant;      /* [lock] to come and go; where the other router may write, NULL = nowhere */
 	uint64_t rnr_waits, retries;  /* of the proxy's queue pair, as last reported */
 	uint64_t reported_ns;
 	uint32_t tried_block;         /* XRC: whose context was attached, or is not there; + 1 */
@@ -128,13 +134,15 @@ struct ffv_pair {
 	bool in_turn;
 	struct ffv_pair *touched_next; /* [lock] wanted by hooks */
 	bool touched;                 /* [lock] */
+	struct ffv_pair *parked_next;
+	bool is_parked;
 	/* UD: datagrams that wait for setup */
 	struct ffv_result *datagrams;
 	uint32_t num_datagrams;
 	uint32_t datagrams_under_way;
 };
 
-_Static_assert(sizeof(struct ffv_pair) <= 640, "what a queue pair at rest takes; its windows come and go");
+_Static_assert(sizeof(struct ffv_pair) <= 704, "what a queue pair at rest takes; its windows come and go");
 
 /* ---- proxies ----------------------------------------------------------------------------------------------------------- */
 
@@ -193,6 +201,10 @@ struct ffv_link_channel {
 	struct ffv_call_table their_calls;
 	struct ffv_interest interest; /* the other host's */
 	uint32_t told, known;         /* number of our INTEREST that was sent, that is known to have come */
+	struct ffv_grant *grants;     /* that are out */
+	struct ffv_transfer *transfers; /* that are under way */
+	uint64_t transfer_bytes;      /* of them */
+	struct ffv_pair *parked;      /* wait for some of them to end */
 };
 
 /* ---- jobs -------------------------------------------------------------------------------------------------------------- */
@@ -262,6 +274,8 @@ struct ffv_router {
 	uint32_t call_incarnation;
 	struct ffv_call *new_calls, **last_new_call; /* [lock] */
 	_Atomic uint64_t datagrams_dropped, frames_sent, frames_received, bytes_sent, bytes_received, bytes_placed;
+	_Atomic uint64_t bytes_one_sided_sent, bytes_one_sided_received, bytes_streamed;
+	struct ffv_window_counters windows;
 };
 
 struct ffv_event_node { struct ffv_event_node *next; struct ffv_router_event event; };
@@ -394,6 +408,36 @@ bool ffv_incoming_data(struct ffv_link_channel *channel, const struct ffv_frame 
 bool ffv_incoming_body(struct ffv_link_channel *channel, const struct ffv_frame *frame);
 void ffv_incoming_credit(struct ffv_pair *pair);
 void ffv_incoming_free_chunks_locked(struct ffv_incoming *in);
+
+/* ---- grants.c: what of our containers' memory others may write; see there ---- */
+/* For bytes of the LARGE at in.first from `from` on, up to *upto of which there would be credit. How many pieces are to go
+ * with the CREDIT; *upto may change. -1: nothing is to be said now. */
+int ffv_grant_make(struct ffv_pair *pair, struct ffv_link_channel *channel, uint32_t from, uint32_t *upto,
+		   struct ffv_frame *credit, struct ffv_frame_piece *pieces);
+/* Hook, without [lock]: the executor has found where the next bytes go. */
+void ffv_grant_offer(const struct ffv_proxy *proxy, uint32_t qpn, uint32_t from, const struct ffv_rest *rest);
+/* Hook, [lock] held: how many bytes from `from` on are in `to` already. */
+uint32_t ffv_grant_fetch_locked(struct ffv_pair *pair, uint32_t from, const struct iovec *to, int count);
+/* False: the frame breaks a rule. */
+bool ffv_grant_placed(struct ffv_link_channel *channel, const struct ffv_frame *frame);
+/* It is over, whatever of it was used. */
+void ffv_grant_end(struct ffv_pair *pair);
+/* Takes back what has been out for too long. */
+void ffv_grant_tick(struct ffv_router *router, struct ffv_link_channel *channel);
+
+/* ---- transfers.c: what real queue pairs move for our containers; see there ---- */
+/* A CREDIT says where bytes of the LARGE that has it may be written. */
+void ffv_transfer_granted(struct ffv_pair *pair, const struct ffv_frame *frame, const uint8_t *payload);
+/* True: the next bytes of the LARGE go so, now or later; false: they are to be streamed, at most *most of them. */
+bool ffv_transfer_carries(struct ffv_pair *pair, struct ffv_link_channel *channel, const struct ffv_exec_env *env,
+			  uint32_t *most);
+/* What is granted does not count any more. */
+void ffv_transfer_forget(struct ffv_pair *pair);
+void ffv_transfer_unpark(struct ffv_pair *pair, struct ffv_link_channel *channel);
+/* Looks at what is under way. */
+void ffv_transfer_poll(struct ffv_router *router, struct ffv_link_channel *channel);
+/* The proxy is to be closed: nothing of its peers' memory is registered any more. */
+void ffv_transfer_leave(struct ffv_proxy *proxy);
 
 /* ---- answers.c ---- */
 struct ffv_frame ffv_answer_to(const struct ffv_pair *pair, const struct ffv_frame *request, uint8_t kind, uint8_t status);

@@ -12,6 +12,7 @@
 #ifndef FFV_WIRE_TRANSPORT_H
 #define FFV_WIRE_TRANSPORT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -20,9 +21,44 @@
 #include <ffverbs/ffv_router.h>
 
 struct ffv_wire_link;             /* a transport's own: each has a struct of its own behind it */
+struct ffv_peer;
+struct ffv_context;
+struct ffv_place;
 
-/* What the user said; each transport reads its own part, and copies it. */
-struct ffv_transport_options { struct ffv_rdma_options rdma; };
+/* Of the memory of containers that is registered on real devices; from any thread. */
+struct ffv_window_counters { _Atomic uint64_t made, found, dropped, bytes; };
+
+/* What the user said, and where is counted; each transport reads its own part, and copies it. */
+struct ffv_transport_options { struct ffv_rdma_options rdma; struct ffv_window_counters *windows; };
+
+/* A piece of memory as real queue pairs name it: of this host (lkey) or the other one (rkey). */
+struct ffv_real_piece { uint64_t address; uint32_t key; uint32_t length; };
+
+/* Registered memory of a container's, in use by whoever got it until it is released. */
+struct ffv_real_window { struct ffv_real_piece piece; uint32_t number; };
+
+/* Moving bytes between the memory of containers of two hosts without a processor (docs/decisions/0036). What is asked for is
+ * a carrier's, the real queue pair's that the link has at that time; with it everything of it is over: nothing that was
+ * begun over it moves a byte any more. Called by the loop's thread alone; nothing blocks. */
+struct ffv_one_sided {
+	/* The carrier that both ends may use now: a number that no other ever has, 0 = there is none. near, far: by which
+	 * names this end and the other one go between the two routers. */
+	uint64_t (*carrier)(const struct ffv_wire_link *link, uint64_t *near, uint64_t *far);
+	/* Registers a place of `peer`'s memory, or finds that it is; the registration is the place's, and ends with it. far: the
+	 * other end may name it. */
+	int (*window)(struct ffv_wire_link *link, struct ffv_peer *peer, const struct ffv_place *place, bool far,
+		      struct ffv_real_window *out);
+	/* It stays registered for the next time. fence: it does not, and nobody moves a byte of it any more; who is just at it
+	 * loses the carrier. Without effect if the carrier is another one by now. */
+	void (*release)(struct ffv_wire_link *link, uint64_t carrier, uint32_t number, bool fence);
+	/* Drops what is of peers of `of`, in use or not; NULL: what is registered no longer, or was not used for a while. */
+	void (*forget)(struct ffv_wire_link *link, const struct ffv_context *of, uint64_t now_ns);
+	/* Writes `from` (lkeys) to `to` (rkeys), as many bytes, or with `reads` the other way. *ticket: which of the carrier's. */
+	int (*move)(struct ffv_wire_link *link, bool reads, const struct ffv_real_piece *here, int num_here,
+		    const struct ffv_real_piece *there, int num_there, uint32_t *ticket);
+	/* 1 = all of it is where it belongs, 0 = not yet, -1 = the carrier is no more, and what of it is there is not known. */
+	int (*has_moved)(const struct ffv_wire_link *link, uint64_t carrier, uint32_t ticket);
+};
 
 struct ffv_transport {
 	const char *name;
@@ -48,6 +84,7 @@ struct ffv_transport {
 	/* One line for people: what carries this link, and why, ended by NUL within `capacity` bytes. From any thread, but
 	 * never while the link is closed. */
 	void (*describe)(struct ffv_wire_link *link, char *text, size_t capacity);
+	const struct ffv_one_sided *one_sided; /* NULL: it cannot */
 };
 
 extern const struct ffv_transport ffv_transport_tcp, ffv_transport_rdma, ffv_transport_fault;

@@ -13,12 +13,14 @@ from typing import Any, cast
 
 import ffverbs.libibverbs_enums as e
 from ffverbs import _status
-from tests.conformance.pair import RC, Done, Options, Pair, Peer, Recv, Send
+from tests.conformance.pair import ALL_ACCESS, RC, Done, Options, Pair, Peer, Recv, Send
 from tests.conformance.paths import spawn
 from tests.hosts import Hosts
 
 DEADLINE_S = 60.0
 SIZES = (0, 1, 64, 16384, 32769, 200_001)
+BIG = 1 << 20
+LARGE = (32769, 200_001, BIG)
 ADDRESSES = {"a": "192.0.2.1", "b": "192.0.2.2"}
 
 
@@ -84,6 +86,40 @@ def add_and_swap(pair: Pair) -> None:
         assert int.from_bytes(pair.b.read(8, 64), "little") == after
 
 
+def counters(hosts: Hosts) -> dict[str, int]:
+    """Return the counters of both routers, added up."""
+    found = [status(hosts, name)["counters"] for name in hosts.names]
+    return {name: found[0][name] + found[1][name] for name in found[0]}
+
+
+def real_regions() -> list[int]:
+    """Return how many memory regions the kernel knows on the two devices."""
+    shown = subprocess.run(["rdma", "resource", "show"], capture_output=True, text=True, check=True).stdout
+    return [int(line.split(" mr ")[1].split()[0]) for line in shown.splitlines() if " rxe" in line]
+
+
+def wait_until_few_regions() -> None:
+    """Wait until nothing of containers is registered: the slots of the real queue pair are, one region at each end."""
+    deadline = time.monotonic() + DEADLINE_S
+    while (shown := real_regions()) != [1, 1]:
+        assert time.monotonic() < deadline, f"registered after all ended: {shown}"
+        time.sleep(0.2)  # the kernel tells nobody
+
+
+def one_sided(hosts: Hosts, pair: Pair) -> None:
+    """Large payload, wherever it stands, is moved by the devices alone."""
+    before = counters(hosts)
+    for size in LARGE:
+        send(pair, size)
+        write_and_read(pair, size)
+    after = counters(hosts)
+    grown = {name: after[name] - before[name] for name in after}
+    moved = 2 * sum(size - 64 for size in LARGE)
+    assert grown["bytes_one_sided_sent"] == grown["bytes_one_sided_received"] == moved, grown
+    assert grown["bytes_streamed"] == 0, grown
+    print("one-sided:", moved, flush=True)
+
+
 def real_queue_pairs(device: str) -> int:
     """Return how many RC queue pairs the kernel knows on a device."""
     shown = subprocess.run(
@@ -92,21 +128,78 @@ def real_queue_pairs(device: str) -> int:
     return shown.stdout.count("type RC")
 
 
-def traffic(hosts: Hosts, pair: Pair) -> None:
-    """Every operation over real RDMA, which goes and comes again under it."""
-    pair.connect(Options(qp_type=RC, length=1 << 18), timeout=20, retry_cnt=7)
-    print("carried:", carried(hosts, pair, "rdma "), flush=True)
-    for size in SIZES:
-        send(pair, size)
-        write_and_read(pair, size)
-    add_and_swap(pair)
-    print("real queue pairs:", *map(real_queue_pairs, ("rxe0", "rxe1")), flush=True)
+def begin_writes(pair: Pair, rkey: int, addr: int, count: int = 8) -> int:
+    """Post so many WRITEs of 1 MiB, all of the same bytes; return their checksum."""
+    crc = pair.a.fill(BIG, 77, 0)
+    for number in range(count):
+        write = Send(number, int(e.IBV_WR_RDMA_WRITE), ((0, BIG),), remote=addr, rkey=rkey)
+        pair.a.post_send(write)
+    return crc
+
+
+def without_device(hosts: Hosts, pair: Pair) -> None:
+    """A device goes while it writes, and comes again."""
+    crc = begin_writes(pair, pair.to_b.rkey, pair.to_b.addr)
     subprocess.run(["rdma", "link", "delete", "rxe1"], check=True, timeout=DEADLINE_S)
+    done = pair.a.poll("send", 8, DEADLINE_S)
+    assert [(one.wr_id, one.status) for one in done] == [(number, 0) for number in range(8)]
+    assert pair.b.checksum(BIG, 0) == crc
     print("without a device:", carried(hosts, pair, "tcp, for there is no RDMA at "), flush=True)
     write_and_read(pair, 200_001)
     subprocess.run(["rdma", "link", "add", "rxe1", "type", "rxe", "netdev", "veth1"], check=True, timeout=DEADLINE_S)
     print("with one again:", carried(hosts, pair, "rdma "), flush=True)
     write_and_read(pair, 200_001)
+
+
+def without_memory(hosts: Hosts, pair: Pair) -> None:
+    """The memory is deregistered while the device writes to it."""
+    there = pair.b.register(ALL_ACCESS, BIG)
+    begin_writes(pair, there.rkey, there.addr)
+    pair.b.deregister()
+    statuses = [one.status for one in pair.a.poll("send", 8, DEADLINE_S)]
+    first = next((number for number, status in enumerate(statuses) if status), 8)
+    rest = [int(e.IBV_WC_REM_ACCESS_ERR)] + [int(e.IBV_WC_WR_FLUSH_ERR)] * 7
+    assert statuses == [0] * first + rest[: 8 - first], statuses
+    print("deregistered after:", first, flush=True)
+
+
+def without_peer(pair: Pair, remote: Any) -> None:
+    """The container dies while the device writes to it; nothing of it stays registered."""
+    begin_writes(pair, pair.to_b.rkey, pair.to_b.addr)
+    remote._end()
+    statuses = [one.status for one in pair.a.poll("send", 8, DEADLINE_S)]
+    assert statuses[-1] == e.IBV_WC_WR_FLUSH_ERR, statuses
+    print("killed after:", statuses.count(0), flush=True)
+
+
+def traffic(hosts: Hosts, pair: Pair) -> None:
+    """Every operation over real RDMA, which goes and comes again under it."""
+    pair.connect(Options(qp_type=RC, length=BIG + 8192), timeout=20, retry_cnt=7)
+    print("carried:", carried(hosts, pair, "rdma "), flush=True)
+    for size in SIZES:
+        send(pair, size)
+        write_and_read(pair, size)
+    add_and_swap(pair)
+    one_sided(hosts, pair)
+    print("real regions:", *real_regions(), flush=True)
+    print("real queue pairs:", *map(real_queue_pairs, ("rxe0", "rxe1")), flush=True)
+    without_device(hosts, pair)
+    pair.close()
+
+
+def faults(hosts: Hosts, remotes: list[Any]) -> None:
+    """Memory and containers go while devices are at them."""
+    options = Options(qp_type=RC, length=BIG + 8192)
+    pair = Pair(cast(Peer, remotes[0]), cast(Peer, remotes[1]), "rdma").connect(options, timeout=20, retry_cnt=7)
+    carried(hosts, pair, "rdma ")
+    without_memory(hosts, pair)
+    pair.close()
+    wait_until_few_regions()
+    pair.connect(options, timeout=20, retry_cnt=7)
+    carried(hosts, pair, "rdma ")
+    without_peer(pair, remotes[1])
+    pair.a.close()
+    wait_until_few_regions()
 
 
 def main() -> None:
@@ -119,7 +212,7 @@ def main() -> None:
             remotes += [spawn(Path(folder), f"w-{name}", env=hosts.environment(name)) for name in hosts.names]
             pair = Pair(cast(Peer, remotes[0]), cast(Peer, remotes[1]), "rdma")
             traffic(hosts, pair)
-            pair.close()
+            faults(hosts, remotes)
         finally:
             for remote in remotes:
                 remote._end()

@@ -78,7 +78,11 @@ def test_containers_of_two_hosts(machine: Machine) -> None:
     said = dict(line.split(": ", 1) for line in done.output.splitlines() if ": " in line)
     assert said["carried"].startswith("rdma rxe0 port 1 GID index ")
     assert said["real queue pairs"] == "1 1"
+    assert int(said["one-sided"]) > 2_000_000
+    assert all(int(count) >= 2 for count in said["real regions"].split())
     assert said["without a device"].startswith(
         "tcp, for there is no RDMA at the other end: rxe0 has no RoCE v2 GID for 192.0.2.2"
     )
     assert said["with one again"].startswith("rdma rxe0 ")
+    assert "deregistered after" in said
+    assert "killed after" in said

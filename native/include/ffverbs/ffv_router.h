@@ -37,9 +37,15 @@ struct ffv_router_counters {
 	uint64_t frames_sent, frames_received;
 	uint64_t bytes_sent, bytes_received;
 	uint64_t bytes_placed;      /* of bytes_received: read straight into the memory of containers */
+	/* Payload of large messages: moved by real RDMA WRITEs of this host's device, and of another's into memory here; sent as
+	 * bytes of frames (all but the last 64 of each message, which always are). */
+	uint64_t bytes_one_sided_sent, bytes_one_sided_received, bytes_streamed;
+	/* Windows of containers' memory registered on real devices: made, found registered, given up; and now. */
+	uint64_t windows_made, windows_found, windows_dropped, window_bytes;
 	uint64_t datagrams_dropped;
 	uint64_t rate_waits;        /* how often sending waited for ffv_router_set_rate */
 	uint32_t channels, proxies, pairs;
+	uint32_t windows;           /* registered on real devices now */
 	uint32_t under_way;         /* work requests of reliable and unreliable connections that are not done, both ways */
 };
 

@@ -82,6 +82,18 @@ static void test_broadcasts(void)
 	refuses(frame(FFV_FRAME_INTEREST_SEEN, 0, 8, 0));
 }
 
+static void test_credits(void)
+{
+	uint32_t piece = sizeof(struct ffv_frame_piece);
+
+	accepts(frame(FFV_FRAME_CREDIT, 0, 0, 65536));
+	accepts(frame(FFV_FRAME_CREDIT, 0, FFV_MOST_PIECES * piece, 65536));
+	refuses(frame(FFV_FRAME_CREDIT, 0, FFV_MOST_PIECES * piece + piece, 65536));
+	refuses(frame(FFV_FRAME_CREDIT, 0, piece - 1, 65536));
+	accepts(frame(FFV_FRAME_PLACED, 0, 0, 65536));
+	refuses(frame(FFV_FRAME_PLACED, 0, 8, 65536));
+}
+
 static void test_headers(void)
 {
 	struct ffv_frame f = frame(FFV_FRAME_CLOSE, 0, 0, 0);
@@ -104,6 +116,7 @@ int main(void)
 	test_requests_and_answers();
 	test_conversations();
 	test_broadcasts();
+	test_credits();
 	test_headers();
 	return 0;
 }

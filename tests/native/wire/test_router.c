@@ -157,7 +157,7 @@ static uint64_t received(int host)
 	struct ffv_router_counters counters;
 
 	CHECK_OK(ffv_router_query(hosts[host].router, &counters));
-	return counters.bytes_received;
+	return counters.bytes_received + counters.bytes_one_sided_received;
 }
 
 /* Once deregistering has returned nothing is written any more, however far the message has come. */

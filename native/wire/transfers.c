@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Transfers: bytes of our containers' large messages that our real device writes to where the router of the other host has
+ * granted it (grants.c there, docs/decisions/0036). A PLACED tells of it when the device has; what it cannot write, or was
+ * writing when the real queue pair was lost, is streamed, for which a grant is good, too. Runs on the loop's thread.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "verbs/hold.h"
+#include "wire/router.h"
+
+#define MOST_BYTES (4u << 20)      /* under way in one real queue pair: small messages stand behind them */
+
+struct ffv_far_grant {
+	uint64_t position;            /* of the work request */
+	uint64_t carrier;             /* the other end's name of it */
+	uint32_t from, length;
+	int count;
+	struct ffv_frame_piece pieces[FFV_MOST_PIECES];
+};
+
+struct ffv_transfer {
+	struct ffv_transfer *next;    /* of the channel's */
+	struct ffv_proxy *proxy;
+	struct ffv_pair *pair;        /* NULL: nobody wants to know any more how it ends */
+	struct ffv_hold hold;
+	uint64_t carrier;
+	uint32_t ticket, length;
+	int count;
+	uint32_t windows[FFV_MOST_PIECES];
+};
+
+/* ---- grants ------------------------------------------------------------------------------------------------------------------- */
+
+void ffv_transfer_granted(struct ffv_pair *pair, const struct ffv_frame *frame, const uint8_t *payload)
+{
+	uint32_t count = frame->payload_bytes / (uint32_t)sizeof(struct ffv_frame_piece);
+	struct ffv_far_grant *far = count ? calloc(1, sizeof *far) : NULL;
+	uint64_t length = 0;
+
+	free(pair->out.far);
+	pair->out.far = NULL;
+	if (!far)
+		return;
+	memcpy(far->pieces, payload, frame->payload_bytes);
+	for (uint32_t i = 0; i < count; i++)
+		length += far->pieces[i].length_bytes;
+	if (!length || frame->operand[0] > UINT32_MAX || frame->operand[0] + length > frame->address ||
+	    frame->address > pair->out.stream_length) { /* it is a CREDIT all the same */
+		free(far);
+		return;
+	}
+	far->position = pair->out.stream_position;
+	far->carrier = frame->operand[1];
+	far->from = (uint32_t)frame->operand[0];
+	far->length = (uint32_t)length;
+	far->count = (int)count;
+	pair->out.far = far;
+}
+
+static void forget_grant(struct ffv_pair *pair)
+{
+	free(pair->out.far);
+	pair->out.far = NULL;
+}
+
+void ffv_transfer_forget(struct ffv_pair *pair)
+{
+	if (pair->out.transfer)
+		pair->out.transfer->pair = NULL;
+	pair->out.transfer = NULL;
+	forget_grant(pair);
+}
+
+/* ---- waiting for others ------------------------------------------------------------------------------------------------------- */
+
+static void park(struct ffv_pair *pair, struct ffv_link_channel *channel)
+{
+	if (pair->is_parked)
+		return;
+	pair->is_parked = true;
+	pair->parked_next = channel->parked;
+	channel->parked = pair;
+}
+
+void ffv_transfer_unpark(struct ffv_pair *pair, struct ffv_link_channel *channel)
+{
+	for (struct ffv_pair **at = channel ? &channel->parked : NULL; at && *at; at = &(*at)->parked_next) {
+		if (*at == pair) {
+			*at = pair->parked_next;
+			break;
+		}
+	}
+	pair->is_parked = false;
+}
+
+static void unpark_all(struct ffv_link_channel *channel)
+{
+	while (channel->parked) {
+		struct ffv_pair *pair = channel->parked;
+		channel->parked = pair->parked_next;
+		pair->is_parked = false;
+		ffv_pair_take_turn(pair);
+	}
+}
+
+/* ---- beginning ---------------------------------------------------------------------------------------------------------------- */
+
+/* Finds, under the transfer's hold, where the bytes are. */
+static int find_places(const struct ffv_pair *pair, const struct ffv_exec_env *env, uint32_t length, struct ffv_place *places)
+{
+	const struct ffv_outgoing *out = &pair->out;
+	struct ffv_qp_ref ref = pair->ref;
+	struct ffv_pulled wr;
+	uint32_t status;
+	int count = 0;
+
+	ffv_pull_begin(env, &pair->ref);
+	if (ffv_pull_look(&ref, out->stream_position, &wr, &status) == FFV_PULL_DONE)
+		count = ffv_pull_places(&ref, out->stream_position, &wr, out->stream_sent, length, places, FFV_MOST_PIECES);
+	ffv_pull_end(env);
+	return count;
+}
+
+/* Registers what stands at addresses here: how many pieces, whose bytes are the transfer's length. */
+static void register_places(struct ffv_transfer *transfer, struct ffv_channel *io, const struct ffv_place *places, int count,
+			    struct ffv_real_piece *pieces)
+{
+	struct ffv_peer *peer = transfer->pair->peer;
+	struct ffv_real_window window;
+
+	for (int i = 0; i < count && places[i].here; i++) {
+		if (io->transport->one_sided->window(io->link, peer, &places[i], false, &window))
+			return;
+		pieces[i] = window.piece;
+		transfer->windows[i] = window.number;
+		transfer->length += window.piece.length;
+		transfer->count = i + 1;
+	}
+}
+
+/* `length` bytes of what is granted, from byte `offset` on. How many pieces. */
+static int cut_grant(const struct ffv_far_grant *far, uint32_t offset, uint32_t length, struct ffv_real_piece *pieces)
+{
+	int count = 0;
+
+	for (int i = 0; i < far->count && length; i++) {
+		const struct ffv_frame_piece *piece = &far->pieces[i];
+		if (offset >= piece->length_bytes) {
+			offset -= piece->length_bytes;
+			continue;
+		}
+		uint32_t n = piece->length_bytes - offset < length ? piece->length_bytes - offset : length;
+		pieces[count++] = (struct ffv_real_piece){ piece->address + offset, piece->rkey, n };
+		offset = 0;
+		length -= n;
+	}
+	return count;
+}
+
+static void let_go(struct ffv_transfer *transfer, struct ffv_channel *io)
+{
+	for (int i = 0; i < transfer->count && io->link && io->transport->one_sided; i++)
+		io->transport->one_sided->release(io->link, transfer->carrier, transfer->windows[i], false);
+	ffv_hold_end(&transfer->hold);
+	free(transfer);
+}
+
+/* 1 = it is under way, 0 = there is no room for it now, -1 = these bytes cannot go so. *most as of ffv_transfer_carries. */
+static int begin(struct ffv_pair *pair, struct ffv_link_channel *channel, const struct ffv_exec_env *env, uint64_t carrier,
+		 uint32_t *most)
+{
+	const struct ffv_far_grant *far = pair->out.far;
+	uint32_t offset = pair->out.stream_sent - far->from;
+	struct ffv_real_piece here[FFV_MOST_PIECES], there[FFV_MOST_PIECES];
+	struct ffv_place places[FFV_MOST_PIECES];
+	struct ffv_transfer *transfer = calloc(1, sizeof *transfer);
+	struct ffv_channel *io = &channel->io;
+
+	if (!transfer)
+		return -1;
+	*transfer = (struct ffv_transfer){ .proxy = pair->proxy, .pair = pair, .carrier = carrier };
+	if (ffv_hold_begin(pair->proxy->ctx, pair->peer->view.context_id, pair->qpn, &transfer->hold)) {
+		free(transfer);
+		return -1;
+	}
+	int found = find_places(pair, env, far->length - offset, places), rc = -1;
+	if (found && !places[0].here && places[0].length < far->length - offset)
+		*most = (uint32_t)places[0].length; /* what is behind it can go so */
+	register_places(transfer, io, places, found, here);
+	int pieces = cut_grant(far, offset, transfer->length, there);
+	if (pieces)
+		rc = io->transport->one_sided->move(io->link, false, here, transfer->count, there, pieces, &transfer->ticket);
+	if (rc) {
+		let_go(transfer, io);
+		return rc == -EAGAIN && channel->transfers ? 0 : -1;
+	}
+	transfer->next = channel->transfers;
+	channel->transfers = transfer;
+	channel->transfer_bytes += transfer->length;
+	pair->out.transfer = transfer;
+	ffv_rate_spend(pair->proxy->router, transfer->length);
+	return 1;
+}
+
+bool ffv_transfer_carries(struct ffv_pair *pair, struct ffv_link_channel *channel, const struct ffv_exec_env *env,
+			  uint32_t *most)
+{
+	const struct ffv_one_sided *calls = channel->io.link ? channel->io.transport->one_sided : NULL;
+	struct ffv_outgoing *out = &pair->out;
+	uint64_t near, theirs, carrier;
+
+	*most = UINT32_MAX;
+	if (out->transfer || !out->far)
+		return out->transfer != NULL;
+	carrier = calls ? calls->carrier(channel->io.link, &near, &theirs) : 0;
+	if (!carrier || theirs != out->far->carrier || out->far->position != out->stream_position ||
+	    out->stream_sent - out->far->from >= out->far->length) {
+		forget_grant(pair);
+		return false;
+	}
+	bool busy = channel->transfers && channel->transfer_bytes + out->far->length > MOST_BYTES;
+	int rc = busy ? 0 : begin(pair, channel, env, carrier, most);
+	if (rc == 0)
+		park(pair, channel);
+	else if (rc > 0 || *most == UINT32_MAX)
+		forget_grant(pair);
+	return rc >= 0;
+}
+
+/* ---- ending ------------------------------------------------------------------------------------------------------------------ */
+
+static void tell(struct ffv_pair *pair, struct ffv_link_channel *channel, uint32_t length)
+{
+	struct ffv_frame *frame = ffv_channel_frame(&channel->io, FFV_FRAME_PLACED, 0);
+
+	if (!frame)
+		return; /* without memory: patience ends it */
+	frame->pair = pair->number;
+	frame->incarnation = pair->out.incarnation;
+	frame->position = (uint32_t)pair->out.stream_position;
+	frame->address = pair->out.stream_sent;
+	frame->length_bytes = length;
+	pair->out.stream_sent += length;
+	ffv_fetch_add(&pair->proxy->router->bytes_one_sided_sent, length);
+}
+
+static void finish(struct ffv_link_channel *channel, struct ffv_transfer *transfer, bool moved)
+{
+	struct ffv_pair *pair = transfer->pair;
+
+	channel->transfer_bytes -= transfer->length;
+	if (pair) {
+		pair->out.transfer = NULL;
+		if (moved)
+			tell(pair, channel, transfer->length);
+		ffv_pair_take_turn(pair);
+	}
+	let_go(transfer, &channel->io);
+}
+
+void ffv_transfer_poll(struct ffv_router *router, struct ffv_link_channel *channel)
+{
+	const struct ffv_one_sided *calls = channel->io.link ? channel->io.transport->one_sided : NULL;
+	bool some = false;
+
+	for (struct ffv_transfer **at = &channel->transfers; *at;) {
+		struct ffv_transfer *transfer = *at;
+		int moved = calls ? calls->has_moved(channel->io.link, transfer->carrier, transfer->ticket) : -1;
+		if (!moved) {
+			at = &transfer->next;
+			continue;
+		}
+		*at = transfer->next;
+		finish(channel, transfer, moved > 0);
+		some = true;
+	}
+	if (some)
+		unpark_all(channel);
+	router->ticks |= channel->transfers || channel->grants;
+}
+
+void ffv_transfer_leave(struct ffv_proxy *proxy)
+{
+	struct ffv_link_channel *channel =
+		proxy->channel == FFV_NO_CHANNEL ? NULL : proxy->router->channels[proxy->channel % FFV_MAX_CHANNELS];
+
+	if (!channel || channel->number != proxy->channel || !proxy->ctx)
+		return;
+	for (struct ffv_transfer *transfer = channel->transfers; transfer; transfer = transfer->next)
+		if (transfer->proxy == proxy)
+			ffv_hold_end(&transfer->hold); /* it stands in the proxy's own memory */
+	if (channel->io.link && channel->io.transport->one_sided)
+		channel->io.transport->one_sided->forget(channel->io.link, proxy->ctx, 0);
+}

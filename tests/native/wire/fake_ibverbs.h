@@ -1,0 +1,29 @@
+/* What a test asks of the pretended libibverbs beyond verbs (fake_ibverbs.c); found in it by their names with dlsym. */
+#ifndef FFV_TESTS_WIRE_FAKE_IBVERBS_H
+#define FFV_TESTS_WIRE_FAKE_IBVERBS_H
+
+#include <stdint.h>
+
+struct fake_counts {
+	uint32_t regions;             /* registered now */
+	uint32_t queue_pairs;
+	uint64_t writes, reads;       /* one-sided operations that were carried out */
+	uint64_t written, read;       /* bytes of them */
+	uint64_t refused;             /* that named memory which they may not touch */
+	uint32_t held;                /* queue pairs whose next operation waits for release */
+};
+
+struct fake_calls {
+	void (*count)(struct fake_counts *out);
+	/* One-sided operations wait, and what is posted behind them, until they are let go. */
+	void (*hold)(void);
+	void (*release)(void);
+	/* Every queue pair fails, with what it has under way. */
+	void (*break_all)(void);
+	/* No more than so many bytes may be registered, all in all. 0: no limit. */
+	void (*limit)(uint64_t bytes);
+	/* There are devices (again), or none. */
+	void (*plug)(int there);
+};
+
+#endif
