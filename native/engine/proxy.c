@@ -288,9 +288,11 @@ enum ffv_pull ffv_pull_look(struct ffv_qp_ref *requester, uint64_t position, str
 	uint64_t done = ffv_load_acquire(&qp->sq_exec);
 	/* [sq-post] pairs with the poster's release: the work requests below tail are whole. */
 	uint64_t tail = ffv_load_acquire(&qp->sq_tail);
+	uint32_t state = ffv_load_acquire(&qp->state);
 
-	if (!ffv_qp_ref_is_current(requester) || ffv_load_acquire(&qp->state) != FFV_QPS_RTS || position - done >= tail - done ||
-	    tail - done > requester->sq_index_mask + 1ull)
+	if (!ffv_qp_ref_is_current(requester) || position - done >= tail - done || tail - done > requester->sq_index_mask + 1ull)
+		return FFV_PULL_LATER;
+	if (state != FFV_QPS_RTS && (position != done || !is_executing(qp, state)))
 		return FFV_PULL_LATER;
 	out->opcode = ffv_word_load(&wqe->opcode);
 	out->flags = ffv_word_load(&wqe->flags);

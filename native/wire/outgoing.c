@@ -431,8 +431,10 @@ static bool catch_up(struct ffv_pair *pair)
 	struct ffv_outgoing *out = &pair->out;
 	struct ffv_qp_shm *qp = pair->ref.shm;
 	uint64_t exec = ffv_load_acquire(&qp->sq_exec);
+	uint32_t state = ffv_load_acquire(&qp->state);
 
-	if (!ffv_qp_ref_is_current(&pair->ref) || ffv_load_acquire(&qp->state) != FFV_QPS_RTS)
+	/* In SQD there may be one that is to end: ffv_pull_look knows. */
+	if (!ffv_qp_ref_is_current(&pair->ref) || (state != FFV_QPS_RTS && state != FFV_QPS_SQD))
 		return false;
 	if (exec > out->acked) {
 		if (out->failed || out->cursor != out->acked) {
