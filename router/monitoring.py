@@ -41,6 +41,7 @@ _NOW = {
     "channels": "Connections to other routers.",
     "proxies": "Contexts of other hosts that have a proxy here.",
     "pairs": "Queue pairs between this host and others.",
+    "pairs_warm": "Of them, those in use now or within the last seconds.",
     "windows": "Windows of containers' memory that are registered on real RDMA devices.",
     "window_bytes": "Bytes of them.",
     "under_way": "Work requests between this host and others that are not done.",

@@ -150,7 +150,7 @@ static void attach(struct ffv_qp *qp, struct ffv_comp_cntr *cntr, uint32_t op_ma
 	for (uint32_t op = 0; op < FFV_COUNTED_OPS; op++) {
 		if (!(op_mask & 1u << op))
 			continue;
-		qp->counters[op] = cntr;
+		qp->asked->counters[op] = cntr;
 		shm->counter_line[op] = cntr->line;
 	}
 	/* [counter-attach] the lines before the bits that send executors to them. */
@@ -175,7 +175,7 @@ int ffv_qp_attach_comp_cntr(struct ffv_qp *qp, struct ffv_comp_cntr *cntr, uint3
 	pthread_mutex_lock(&qp->lock);
 	uint32_t taken = 0;
 	for (uint32_t op = 0; op < FFV_COUNTED_OPS; op++)
-		taken |= qp->counters[op] ? 1u << op : 0;
+		taken |= qp->asked->counters[op] ? 1u << op : 0;
 	if (!(taken & op_mask))
 		attach(qp, cntr, op_mask);
 	pthread_mutex_unlock(&qp->lock);
@@ -186,8 +186,8 @@ int ffv_qp_attach_comp_cntr(struct ffv_qp *qp, struct ffv_comp_cntr *cntr, uint3
 void ffv_qp_detach_counters(struct ffv_qp *qp)
 {
 	pthread_mutex_lock(&qp->ctx->lock);
-	for (uint32_t op = 0; op < FFV_COUNTED_OPS; op++)
-		if (qp->counters[op])
-			qp->counters[op]->users--;
+	for (uint32_t op = 0; qp->asked && op < FFV_COUNTED_OPS; op++)
+		if (qp->asked->counters[op])
+			qp->asked->counters[op]->users--;
 	pthread_mutex_unlock(&qp->ctx->lock);
 }

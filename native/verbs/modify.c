@@ -77,6 +77,8 @@ static bool is_current(const struct ffv_qp *qp, const struct ffv_link *link)
 	       (!link->peer || ffv_peer_state(link->peer) == FFV_PEER_ATTACHED);
 }
 
+struct ffv_slab ffv_links = FFV_SLAB(sizeof(struct ffv_link));
+
 struct ffv_link *ffv_qp_refresh_link(struct ffv_qp *qp)
 {
 	struct ffv_context *ctx = qp->ctx;
@@ -97,9 +99,9 @@ struct ffv_link *ffv_qp_refresh_link(struct ffv_qp *qp)
 	bool self = dest_qpn / FFV_QPN_BLOCK == ctx->block && !memcmp(dgid, ctx->gid, 16);
 	struct ffv_peer *peer = self ? NULL : ffv_peer_get(ctx, dgid, dest_qpn);
 	bool proxies = peer && peer->view.proxy && ctx->proxy; /* two routers' proxies have nothing to say to each other */
-	struct ffv_link *fresh = (self || peer) && !proxies ? calloc(1, sizeof *fresh) : NULL;
+	struct ffv_link *fresh = (self || peer) && !proxies ? ffv_slab_alloc(&ffv_links) : NULL;
 	if (!fresh || ffv_qp_ref_open(self ? &ctx->view : &peer->view, dest_qpn, &fresh->ref)) {
-		free(fresh);
+		ffv_slab_free(&ffv_links, fresh);
 		if (peer && peer->view.proxy) /* it makes its queue pair when it is wanted, and runs our queue then */
 			ffv_context_attention(ctx, &peer->view, FFV_ATTENTION_QP + qp->ref.qpn % FFV_QPN_BLOCK);
 		if (peer)
@@ -169,9 +171,10 @@ static void take_av(struct ffv_qp_shm *shm, const struct ffv_ah_attr *av)
 	shm->flow_tclass = av->grh.flow_label << 8 | av->grh.traffic_class;
 }
 
-#define TAKE(bit, field) do { if (mask & (bit)) qp->attr.field = attr->field; } while (0)
+#define TAKE(bit, field) do { if (mask & (bit)) to->field = attr->field; } while (0)
 
-static void remember(struct ffv_qp *qp, const struct ffv_qp_attr *attr, uint32_t mask)
+/* For those who ask for it. */
+static void remember(struct ffv_qp_attr *to, const struct ffv_qp_attr *attr, uint32_t mask)
 {
 	TAKE(FFV_QP_ACCESS_FLAGS, qp_access_flags);
 	TAKE(FFV_QP_PKEY_INDEX, pkey_index);
@@ -191,24 +194,42 @@ static void remember(struct ffv_qp *qp, const struct ffv_qp_attr *attr, uint32_t
 	TAKE(FFV_QP_EN_SQD_ASYNC_NOTIFY, en_sqd_async_notify);
 }
 
-static void publish_attributes(struct ffv_qp *qp)
-{
-	struct ffv_qp_shm *shm = qp->ref.shm;
-	const struct ffv_qp_attr *attr = &qp->attr;
+#define PUBLISH(bit, field, value) do { if (mask & (bit)) ffv_store_relaxed(&shm->field, value); } while (0)
 
-	ffv_store_relaxed(&shm->access, (uint32_t)attr->qp_access_flags);
-	ffv_store_relaxed(&shm->qkey, attr->qkey);
-	ffv_store_relaxed(&shm->dest_qpn, attr->dest_qp_num);
-	ffv_store_relaxed(&shm->timeout, attr->timeout);
-	ffv_store_relaxed(&shm->retry_cnt, attr->retry_cnt);
-	ffv_store_relaxed(&shm->rnr_retry, attr->rnr_retry);
-	ffv_store_relaxed(&shm->min_rnr_timer, attr->min_rnr_timer);
-	ffv_store_relaxed(&shm->max_rd_atomic, attr->max_rd_atomic);
-	ffv_store_relaxed(&shm->max_dest_rd_atomic, attr->max_dest_rd_atomic);
-	ffv_store_relaxed(&shm->sq_psn, attr->sq_psn & 0xffffff);
-	ffv_store_relaxed(&shm->rq_psn, attr->rq_psn & 0xffffff);
+/* For those who execute. */
+static void publish(struct ffv_qp_shm *shm, const struct ffv_qp_attr *attr, uint32_t mask)
+{
+	PUBLISH(FFV_QP_ACCESS_FLAGS, access, (uint32_t)attr->qp_access_flags);
+	PUBLISH(FFV_QP_QKEY, qkey, attr->qkey);
+	PUBLISH(FFV_QP_DEST_QPN, dest_qpn, attr->dest_qp_num);
+	PUBLISH(FFV_QP_TIMEOUT, timeout, attr->timeout);
+	PUBLISH(FFV_QP_RETRY_CNT, retry_cnt, attr->retry_cnt);
+	PUBLISH(FFV_QP_RNR_RETRY, rnr_retry, attr->rnr_retry);
+	PUBLISH(FFV_QP_MIN_RNR_TIMER, min_rnr_timer, attr->min_rnr_timer);
+	PUBLISH(FFV_QP_MAX_QP_RD_ATOMIC, max_rd_atomic, attr->max_rd_atomic);
+	PUBLISH(FFV_QP_MAX_DEST_RD_ATOMIC, max_dest_rd_atomic, attr->max_dest_rd_atomic);
+	PUBLISH(FFV_QP_SQ_PSN, sq_psn, attr->sq_psn & 0xffffff);
+	PUBLISH(FFV_QP_RQ_PSN, rq_psn, attr->rq_psn & 0xffffff);
 	if (attr->path_mtu)
-		ffv_store_relaxed(&shm->path_mtu_bytes, 128u << attr->path_mtu);
+		PUBLISH(FFV_QP_PATH_MTU, path_mtu_bytes, 128u << attr->path_mtu);
+}
+
+static void set_attributes(struct ffv_qp *qp, const struct ffv_qp_attr *attr, uint32_t mask)
+{
+	if (qp->asked)
+		remember(&qp->asked->attr, attr, mask);
+	publish(qp->ref.shm, attr, mask);
+	if (mask & FFV_QP_AV)
+		take_av(qp->ref.shm, &attr->ah_attr);
+}
+
+static void forget_attributes(struct ffv_qp *qp)
+{
+	const struct ffv_qp_attr none = { .port_num = 1 };
+
+	if (qp->asked)
+		qp->asked->attr = none;
+	publish(qp->ref.shm, &none, UINT32_MAX);
 }
 
 /* ---- transitions with work of their own ---------------------------------------------------------------------------------------- */
@@ -229,10 +250,9 @@ static void reset_queues(struct ffv_qp *qp)
 	ffv_store_relaxed(&shm->last_status, 0u);
 	ffv_store_relaxed(&shm->rate_kbps, 0u);
 	if (ffv_qp_has_own_rq(qp))
-		ffv_rq_reset(&qp->own_rq);
+		ffv_rq_reset(qp->own_rq);
 	qp->last_wqe_raised = false;
-	memset(&qp->attr, 0, sizeof qp->attr);
-	qp->attr.port_num = 1;
+	forget_attributes(qp);
 }
 
 /* Empties the queues once nobody executes on them any more: the state already turns newcomers away. */
@@ -287,10 +307,7 @@ static int enter_state(struct ffv_qp *qp, uint32_t to, const struct ffv_qp_attr 
 	if (!rc && to == FFV_QPS_RESET)
 		rc = enter_reset(qp, from);
 	if (!rc) {
-		remember(qp, attr, mask);
-		publish_attributes(qp);
-		if (mask & FFV_QP_AV)
-			take_av(shm, &attr->ah_attr);
+		set_attributes(qp, attr, mask);
 		set_draining(qp, from, to, attr, mask);
 		/* [qp-state] attributes before the state that makes them count. An error found meanwhile stays. */
 		if (!ffv_cas(&shm->state, &from, to) && to == FFV_QPS_RESET)

@@ -93,6 +93,7 @@ struct ffv_context {
 	struct ffv_xrcd *xrcds;       /* lock */
 	uint32_t *free_qp_lines;      /* memory that has held QPs and only will hold QPs: its generation goes on */
 	uint32_t num_free_qp_lines;
+	uint32_t no_rq_line;          /* lock: of a proxy, the ring that its queue pairs have for receives that nobody posts */
 	struct ffv_qp *waiting;       /* service: QPs with a timer */
 	struct ffv_cq *held;          /* service: moderated CQs whose event waits for its time */
 	bool accept_paused;           /* service: there was no descriptor for another peer */
@@ -259,6 +260,13 @@ struct ffv_link {
 	struct ffv_link *older;       /* kept until the QP goes: a run may still use it */
 };
 
+/* What only a program's queue pairs have: what was asked for, and may be asked back. */
+struct ffv_qp_asked {
+	struct ffv_qp_attr attr;      /* qp.lock: as set by modify */
+	struct ffv_qp_init_attr init_attr;
+	struct ffv_comp_cntr *counters[FFV_COUNTED_OPS]; /* qp.lock */
+};
+
 struct ffv_qp {
 	/* posting: one line's worth first */
 	struct ffv_context *ctx;
@@ -272,8 +280,8 @@ struct ffv_qp {
 	uint32_t sq_sig_all;
 	uint64_t sq_posted;           /* sq_lock */
 	_Atomic uint64_t sq_completed;
-	uint64_t *sq_wr_id;
-	struct ffv_rq own_rq;
+	uint64_t *sq_wr_id;           /* of a proxy's: lent by its owner */
+	struct ffv_rq *own_rq;        /* ffv_no_rq: receives through a shared queue, or nothing */
 	struct ffv_srq *srq;
 	struct ffv_qp *srq_next;      /* service or context.lock, [srq-users] */
 	struct ffv_qp *srq_previous;  /* context.lock */
@@ -284,24 +292,24 @@ struct ffv_qp {
 	struct ffv_qp_batch *batch;   /* NULL: without extended posting */
 	pthread_mutex_t flush;        /* who completes receives as flushed */
 	pthread_mutex_t lock;
-	struct ffv_qp_attr attr;      /* lock: as set by modify */
-	struct ffv_qp_init_attr init_attr;
-	struct ffv_comp_cntr *counters[FFV_COUNTED_OPS]; /* lock */
+	struct ffv_qp_asked *asked;   /* NULL: a proxy's */
 	uint32_t shm_line, sq_line;
 	uint32_t wanted_qpn;          /* of a proxy's: the number to have; 0 = any */
 	uint32_t stage_line;          /* exec_lock: our own note, as peers can write to the one in the arena; 0 = none */
+	uint32_t async_outstanding;   /* async lock */
 	bool last_wqe_raised;         /* service */
 	bool blocks_own_multicast;    /* its datagrams to a group it is in do not come back to it */
+	bool on_timer;                /* service */
+	_Atomic bool tell_drained;    /* an event is owed once the send queue is drained */
 	uint32_t num_groups;          /* service: multicast groups that it is in */
 	uint32_t num_flows;           /* service: flows that lead to it */
 	struct ffv_wq *wq;            /* the work queue that it is the whole of; NULL = none */
-	_Atomic bool tell_drained;    /* an event is owed once the send queue is drained */
 	struct ffv_rss *rss;          /* spreads what it receives over work queues; NULL = receives itself */
 	uint64_t last_packet;         /* service: number of the last raw packet that it was given */
-	bool on_timer;                /* service */
 	struct ffv_qp *timer_next;    /* service */
-	uint32_t async_outstanding;   /* async lock */
 };
+
+_Static_assert(sizeof(struct ffv_qp) <= 512, "what a proxy's queue pair takes of a router's memory");
 
 struct ffv_buf {
 	struct ffv_pd *pd;
@@ -354,15 +362,18 @@ struct ffv_mr_private {
 	uint32_t windows;             /* context.lock: bound to it */
 };
 
-/* False: it receives through a shared queue, its own or (XRC) such as requests name. */
+/* What a queue pair has that posts no receives of its own: a completion that names one is an invention. */
+extern struct ffv_rq ffv_no_rq;
+
+/* False: it receives through a shared queue, its own or (XRC) such as requests name; or it is a proxy's. */
 static inline bool ffv_qp_has_own_rq(const struct ffv_qp *qp)
 {
-	return qp->own_rq.ring_line != 0;
+	return qp->own_rq->ring_line != 0;
 }
 
 static inline struct ffv_rq *ffv_qp_rq(struct ffv_qp *qp)
 {
-	return qp->srq ? &qp->srq->rq : &qp->own_rq;
+	return qp->srq ? &qp->srq->rq : qp->own_rq;
 }
 
 #endif

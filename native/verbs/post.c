@@ -68,7 +68,7 @@ void ffv_qp_serve_or_ask(struct ffv_qp *qp)
 static void serve_waiter(struct ffv_qp *qp)
 {
 	/* [rq-wait] cleared before the queues are looked at: who waits again after this sets it again. */
-	ffv_store_seq_cst(&qp->own_rq.ref.shm->waiter, 0u);
+	ffv_store_seq_cst(&qp->own_rq->ref.shm->waiter, 0u);
 	ffv_qp_serve_or_ask(qp);
 }
 
@@ -366,7 +366,7 @@ int ffv_post_recv(struct ffv_qp *qp, struct ffv_recv_wr *wr, struct ffv_recv_wr 
 			*bad_wr = wr;
 		return rc;
 	}
-	rc = ffv_rq_post(&qp->own_rq, wr, bad_wr, &waiter);
+	rc = ffv_rq_post(qp->own_rq, wr, bad_wr, &waiter);
 	if (ffv_unlikely(waiter))
 		serve_waiter(qp);
 	if (ffv_unlikely(ffv_load_acquire(&qp->ref.shm->state) == FFV_QPS_ERR))

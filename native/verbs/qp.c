@@ -86,6 +86,14 @@ static int allocate_shm(struct ffv_context *ctx, struct ffv_qp *qp)
 	return rc;
 }
 
+/* What a proxy's queue pair reads of what it never posted. */
+static uint64_t no_ids[FFV_MOST_LENT_IDS];
+
+void ffv_qp_lend_ids(struct ffv_qp *qp, uint64_t *ids)
+{
+	qp->sq_wr_id = ids ? ids : no_ids;
+}
+
 static int allocate_sq(struct ffv_context *ctx, struct ffv_qp *qp, struct ffv_qp_cap *cap)
 {
 	uint32_t slots = round_up_to_power(cap->max_send_wr ? cap->max_send_wr : 1);
@@ -98,7 +106,7 @@ static int allocate_sq(struct ffv_context *ctx, struct ffv_qp *qp, struct ffv_qp
 	int rc = ffv_heap_alloc(&ctx->heap, (uint64_t)slots * stride, &qp->sq_line);
 	if (rc)
 		return rc;
-	qp->sq_wr_id = ffv_private_alloc(qp->pd, slots, sizeof *qp->sq_wr_id, FFV_RESOURCE_QP);
+	qp->sq_wr_id = qp->asked ? ffv_private_alloc(qp->pd, slots, sizeof *qp->sq_wr_id, FFV_RESOURCE_QP) : no_ids;
 	if (!qp->sq_wr_id)
 		return ffv_fail_context(-ENOMEM, "no memory for a send queue of %u", cap->max_send_wr);
 	qp->ref.sq_ring = ffv_heap_at(&ctx->heap, qp->sq_line);
@@ -170,16 +178,76 @@ static void init_shm(struct ffv_qp *qp)
 	ffv_store_relaxed(&shm->last_status, 0u);
 }
 
+/* A program's queue pair, in one piece. */
+struct whole {
+	struct ffv_qp qp;
+	struct ffv_rq rq;
+	struct ffv_qp_asked asked;
+};
+
+/* Proxies have thousands, most of them at rest. */
+static struct ffv_slab proxys = FFV_SLAB(sizeof(struct ffv_qp));
+
+static struct ffv_qp *new_qp(bool is_proxys)
+{
+	struct whole *whole = is_proxys ? NULL : calloc(1, sizeof *whole);
+	struct ffv_qp *qp = is_proxys ? ffv_slab_alloc(&proxys) : whole ? &whole->qp : NULL;
+
+	if (!qp)
+		return NULL;
+	qp->own_rq = &ffv_no_rq;
+	qp->asked = whole ? &whole->asked : NULL;
+	pthread_mutex_init(&qp->lock, NULL);
+	pthread_mutex_init(&qp->flush, NULL);
+	return qp;
+}
+
+static void free_qp(struct ffv_qp *qp)
+{
+	if (qp->asked)
+		free(qp);
+	else
+		ffv_slab_free(&proxys, qp);
+}
+
+/* Nobody posts receives to a proxy's queue pairs; but peers open what a queue pair of the type has. */
+static int share_empty_rq(struct ffv_context *ctx, struct ffv_qp *qp)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&ctx->lock);
+	if (!ctx->no_rq_line)
+		rc = ffv_heap_alloc(&ctx->heap, FFV_LINE_BYTES, &ctx->no_rq_line);
+	pthread_mutex_unlock(&ctx->lock);
+	if (!rc)
+		ffv_rq_describe(ctx, ctx->no_rq_line, 0, 1, &qp->ref.shm->rq, &qp->ref.rq);
+	return rc;
+}
+
+static int allocate_rq(struct ffv_context *ctx, struct ffv_qp *qp, const struct ffv_qp_cap *cap)
+{
+	struct ffv_rq *rq = &((struct whole *)qp)->rq;
+
+	if (qp->srq || ffv_type_is_xrc(qp->type))
+		return 0;
+	if (!qp->asked)
+		return share_empty_rq(ctx, qp);
+	rq->pd = qp->pd;
+	rq->resource_type = FFV_RESOURCE_QP;
+	int rc = ffv_rq_create(ctx, rq, &qp->ref.shm->rq, cap->max_recv_wr, cap->max_recv_sge);
+	if (!rc)
+		qp->own_rq = rq;
+	return rc;
+}
+
 static int build(struct ffv_context *ctx, struct ffv_qp *qp, struct ffv_qp_cap *cap)
 {
 	int rc = allocate_shm(ctx, qp);
 
-	qp->own_rq.pd = qp->pd;
-	qp->own_rq.resource_type = FFV_RESOURCE_QP;
 	if (!rc)
 		rc = allocate_sq(ctx, qp, cap);
-	if (!rc && !qp->srq && !ffv_type_is_xrc(qp->type))
-		rc = ffv_rq_create(ctx, &qp->own_rq, &qp->ref.shm->rq, cap->max_recv_wr, cap->max_recv_sge);
+	if (!rc)
+		rc = allocate_rq(ctx, qp, cap);
 	if (!rc)
 		rc = claim_qpn(ctx, qp);
 	return rc;
@@ -189,9 +257,11 @@ static void free_parts(struct ffv_context *ctx, struct ffv_qp *qp)
 {
 	if (qp->sq_line)
 		ffv_context_retire(ctx, qp->sq_line, (qp->ref.sq_index_mask + 1ull) * qp->ref.sq_stride_bytes);
-	ffv_rq_destroy(ctx, &qp->own_rq);
+	if (ffv_qp_has_own_rq(qp))
+		ffv_rq_destroy(ctx, qp->own_rq);
 	ffv_context_retire_qp(ctx, qp->shm_line);
-	ffv_private_free(qp->sq_wr_id);
+	if (qp->asked)
+		ffv_private_free(qp->sq_wr_id);
 }
 
 static void count_users(struct ffv_qp *qp, uint32_t n)
@@ -235,7 +305,8 @@ static void publish_qp(struct ffv_qp *qp)
 		qp->ref.send_cq = open_cq(qp->send_cq);
 	if (qp->recv_cq)
 		qp->ref.recv_cq = open_cq(qp->recv_cq);
-	qp->ref.rq = ffv_qp_rq(qp)->ref;
+	if (qp->asked)
+		qp->ref.rq = ffv_qp_rq(qp)->ref;
 	qp->ref.rq.shared_takers = qp->srq || !ffv_type_is_connected(qp->type);
 	/* [qp-generation] odd: it exists; whoever opens a reference reads the rest after it. */
 	qp->ref.generation = ffv_load_relaxed(&qp->ref.shm->generation) + 1;
@@ -281,7 +352,7 @@ static struct ffv_qp_init_attr as_used(const struct ffv_qp_init_attr *attr)
 static int create(struct ffv_context *ctx, struct ffv_pd *pd, struct ffv_xrcd *xrcd, struct ffv_qp_init_attr *attr,
 		  uint32_t wanted_qpn, struct ffv_qp **out)
 {
-	struct ffv_qp *qp = calloc(1, sizeof *qp);
+	struct ffv_qp *qp = new_qp(wanted_qpn != 0);
 
 	if (!qp)
 		return ffv_fail(ENOMEM, "no memory for a queue pair");
@@ -295,19 +366,19 @@ static int create(struct ffv_context *ctx, struct ffv_pd *pd, struct ffv_xrcd *x
 	qp->send_cq = attr->send_cq;
 	qp->recv_cq = attr->recv_cq;
 	qp->sq_sig_all = attr->sq_sig_all != 0;
-	pthread_mutex_init(&qp->lock, NULL);
-	pthread_mutex_init(&qp->flush, NULL);
 	int rc = build(ctx, qp, &cap);
 	if (rc) {
 		free_parts(ctx, qp);
-		free(qp);
+		free_qp(qp);
 		return rc;
 	}
 	if (qp->srq)
 		cap.max_recv_wr = cap.max_recv_sge = 0;
 	attr->cap = cap;
-	qp->init_attr = *attr;
-	qp->attr.port_num = 1;
+	if (qp->asked) {
+		qp->asked->init_attr = *attr;
+		qp->asked->attr.port_num = 1;
+	}
 	count_users(qp, 1);
 	publish_qp(qp);
 	if (qp->srq)
@@ -365,8 +436,8 @@ static int create_spreading(struct ffv_context *ctx, struct ffv_qp_init_attr_ex 
 	}
 	struct ffv_qp *qp = *out;
 	qp->rss = rss;
-	qp->init_attr.send_cq = qp->init_attr.recv_cq = NULL;
-	attr->cap = qp->init_attr.cap = (struct ffv_qp_cap){ 0 };
+	qp->asked->init_attr.send_cq = qp->asked->init_attr.recv_cq = NULL;
+	attr->cap = qp->asked->init_attr.cap = (struct ffv_qp_cap){ 0 };
 	ffv_store_release(&qp->ref.shm->state, (uint32_t)FFV_QPS_RTR);
 	return 0;
 }
@@ -429,23 +500,41 @@ int ffv_create_qp_ex(struct ffv_context *ctx, struct ffv_qp_init_attr_ex *attr, 
 /* ---- destroying -------------------------------------------------------------------------------------------------------- */
 
 /* With the last link to a dead peer, what we hold of it goes. */
-static void free_links(struct ffv_qp *qp)
+static void free_links_locked(struct ffv_qp *qp)
 {
 	struct ffv_context *ctx = qp->ctx;
-	struct ffv_link *link = ffv_load_relaxed(&qp->link);
 
+	pthread_mutex_lock(&ctx->lock);
+	struct ffv_link *link = ffv_load_relaxed(&qp->link);
+	ffv_store_relaxed(&qp->link, NULL);
+	pthread_mutex_unlock(&ctx->lock);
 	if (!link)
 		return;
 	while (link) {
 		struct ffv_link *older = link->older;
 		if (link->peer)
 			ffv_peer_put(link->peer);
-		free(link);
+		ffv_slab_free(&ffv_links, link);
 		link = older;
 	}
-	pthread_mutex_lock(&ctx->service);
 	ffv_peer_reap(ctx);
-	pthread_mutex_unlock(&ctx->service);
+}
+
+static void free_links(struct ffv_qp *qp)
+{
+	pthread_mutex_lock(&qp->ctx->service);
+	free_links_locked(qp);
+	pthread_mutex_unlock(&qp->ctx->service);
+}
+
+bool ffv_qp_rest(struct ffv_qp *qp)
+{
+	/* The service thread and the caller are all who execute for it, and neither does so now. */
+	if (pthread_mutex_trylock(&qp->ctx->service))
+		return false;
+	free_links_locked(qp);
+	pthread_mutex_unlock(&qp->ctx->service);
+	return true;
 }
 
 static void leave_timer(struct ffv_context *ctx, struct ffv_qp *qp)
@@ -531,12 +620,15 @@ int ffv_destroy_qp(struct ffv_qp *qp)
 		return ffv_fail(EINVAL, "no queue pair");
 	struct ffv_context *ctx = qp->ctx;
 	if (ffv_context_check(ctx)) { /* a fork child: only its memory */
-		ffv_private_free(qp->sq_wr_id);
-		ffv_private_free(qp->own_rq.wr_id);
-		ffv_private_free((void *)qp->own_rq.busy);
+		if (qp->asked)
+			ffv_private_free(qp->sq_wr_id);
+		if (ffv_qp_has_own_rq(qp)) {
+			ffv_private_free(qp->own_rq->wr_id);
+			ffv_private_free((void *)qp->own_rq->busy);
+		}
 		ffv_qp_batch_destroy(qp);
 		free(qp->rss);
-		free(qp);
+		free_qp(qp);
 		return 0;
 	}
 	pthread_mutex_lock(&ctx->service);
@@ -557,7 +649,7 @@ int ffv_destroy_qp(struct ffv_qp *qp)
 	ffv_qp_detach_counters(qp);
 	ffv_qp_batch_destroy(qp);
 	count_users(qp, -1u); /* the domain outlives what its allocators gave */
-	free(qp);
+	free_qp(qp);
 	return 0;
 }
 
@@ -581,11 +673,11 @@ int ffv_query_qp(struct ffv_qp *qp, struct ffv_qp_attr *attr, uint32_t mask, str
 	if (rc)
 		return rc;
 	pthread_mutex_lock(&qp->lock);
-	*attr = qp->attr;
+	*attr = qp->asked->attr;
 	attr->qp_state = attr->cur_qp_state = ffv_load_acquire(&qp->ref.shm->state);
-	attr->cap = qp->init_attr.cap;
+	attr->cap = qp->asked->init_attr.cap;
 	attr->sq_draining = attr->qp_state == FFV_QPS_SQD && ffv_load_acquire(&qp->ref.shm->draining);
-	*init_attr = qp->init_attr;
+	*init_attr = qp->asked->init_attr;
 	pthread_mutex_unlock(&qp->lock);
 	return 0;
 }

@@ -5,8 +5,11 @@
 #ifndef FFV_VERBS_QP_H
 #define FFV_VERBS_QP_H
 
+#include "base/slab.h"
 #include "verbs/peer.h"
 
+/* A link's memory. */
+extern struct ffv_slab ffv_links;
 /* The link to the peer's QP, opened anew if need be; NULL if the peer is not attached or has no such QP. */
 struct ffv_link *ffv_qp_refresh_link(struct ffv_qp *qp);
 static inline struct ffv_link *ffv_qp_link(struct ffv_qp *qp)
@@ -17,6 +20,13 @@ static inline struct ffv_link *ffv_qp_link(struct ffv_qp *qp)
 /* Creates a queue pair under a number of the context's block that is free, as proxies do; -ENOMEM if it is taken. */
 int ffv_qp_create_as(struct ffv_pd *pd, struct ffv_xrcd *xrcd, struct ffv_qp_init_attr *attr, uint32_t qpn,
 		     struct ffv_qp **out);
+/* Such a queue pair has no memory of its own for the wr_ids of what is posted: before its owner posts, it lends it some, for
+ * as many as can be posted at once. NULL takes it back. */
+#define FFV_MOST_LENT_IDS 64u
+void ffv_qp_lend_ids(struct ffv_qp *qp, uint64_t *ids);
+/* Such a queue pair at rest, which no thread but the caller uses: what it knows of its peer's goes, and is looked up again
+ * by the next execution. False: not now. */
+bool ffv_qp_rest(struct ffv_qp *qp);
 /* The opcodes (1 << enum ffv_wr_opcode) that queue pairs of a type take. */
 uint32_t ffv_qp_opcodes(uint32_t type);
 /* Posts all of the list, or nothing. */

@@ -199,8 +199,8 @@ static void move_on(struct ffv_qp *qp)
 	if (!ffv_qp_has_own_rq(qp))
 		return;
 	uint64_t reported = ffv_load_relaxed(&shm->rq.head);
-	uint64_t oldest = reported > qp->own_rq.ref.index_mask ? reported - qp->own_rq.ref.index_mask : 0;
-	while (oldest < reported && !ffv_load_relaxed(&qp->own_rq.busy[oldest & qp->own_rq.ref.index_mask]))
+	uint64_t oldest = reported > qp->own_rq->ref.index_mask ? reported - qp->own_rq->ref.index_mask : 0;
+	while (oldest < reported && !ffv_load_relaxed(&qp->own_rq->busy[oldest & qp->own_rq->ref.index_mask]))
 		oldest++;
 	uint64_t received = ffv_cq_last_completed(qp->recv_cq, qp->ref.qpn | FFV_CQE_RECV, oldest);
 	if (received > reported && received <= ffv_load_relaxed(&shm->rq.tail))

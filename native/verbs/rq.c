@@ -19,6 +19,11 @@ static uint32_t round_up_to_power(uint32_t n)
 	return power;
 }
 
+static uint32_t stride_for(uint32_t max_sge)
+{
+	return 16 * round_up_to_power(max_sge ? max_sge : 1);
+}
+
 /* Work requests that came back late leave void positions (pass_over_busy): at most max_wr of them at a time, so that with
  * as many real ones no position ever meets a slot that is still to be taken. */
 uint32_t ffv_rq_slots(uint32_t max_wr)
@@ -26,10 +31,26 @@ uint32_t ffv_rq_slots(uint32_t max_wr)
 	return round_up_to_power(max_wr ? 2 * max_wr : 1);
 }
 
+static _Atomic uint8_t no_busy;
+
+struct ffv_rq ffv_no_rq = { .busy = &no_busy };
+
+void ffv_rq_describe(struct ffv_context *ctx, uint32_t ring_line, uint32_t max_wr, uint32_t max_sge, struct ffv_rq_shm *shm,
+		     struct ffv_rq_ref *ref)
+{
+	uint32_t mask = ffv_rq_slots(max_wr) - 1, stride = stride_for(max_sge);
+
+	*shm = (struct ffv_rq_shm){ .ring_line = ring_line, .index_mask = mask, .stride_bytes = stride, .max_sge = max_sge,
+				    .max_wr = max_wr };
+	*ref = (struct ffv_rq_ref){ .shm = shm, .ring = ffv_heap_at(&ctx->heap, ring_line),
+				    .geometry = ffv_load_relaxed(&shm->geometry), .index_mask = mask, .stride_bytes = stride,
+				    .max_sge = max_sge, .srq_id = FFV_NONE };
+}
+
 int ffv_rq_create(struct ffv_context *ctx, struct ffv_rq *rq, struct ffv_rq_shm *shm, uint32_t max_wr, uint32_t max_sge)
 {
-	uint32_t slots = ffv_rq_slots(max_wr), stride = 16 * round_up_to_power(max_sge ? max_sge : 1);
-	int rc = ffv_heap_alloc(&ctx->heap, (uint64_t)slots * stride, &rq->ring_line);
+	uint32_t slots = ffv_rq_slots(max_wr);
+	int rc = ffv_heap_alloc(&ctx->heap, (uint64_t)slots * stride_for(max_sge), &rq->ring_line);
 
 	if (rc)
 		return rc;
@@ -43,11 +64,7 @@ int ffv_rq_create(struct ffv_context *ctx, struct ffv_rq *rq, struct ffv_rq_shm 
 	}
 	rq->max_wr = max_wr;
 	rq->max_sge = max_sge;
-	*shm = (struct ffv_rq_shm){ .ring_line = rq->ring_line, .index_mask = slots - 1, .stride_bytes = stride,
-				    .max_sge = max_sge, .max_wr = max_wr };
-	rq->ref = (struct ffv_rq_ref){ .shm = shm, .ring = ffv_heap_at(&ctx->heap, rq->ring_line),
-				       .geometry = ffv_load_relaxed(&shm->geometry), .index_mask = slots - 1,
-				       .stride_bytes = stride, .max_sge = max_sge, .srq_id = FFV_NONE };
+	ffv_rq_describe(ctx, rq->ring_line, max_wr, max_sge, shm, &rq->ref);
 	return 0;
 }
 

@@ -7,6 +7,9 @@
 
 #include "verbs/context.h"
 
+/* Writes down for executors what the queue is whose ring stands at `ring_line`. */
+void ffv_rq_describe(struct ffv_context *ctx, uint32_t ring_line, uint32_t max_wr, uint32_t max_sge, struct ffv_rq_shm *shm,
+		     struct ffv_rq_ref *ref);
 /* Private memory comes from rq->pd, if that is set, for rq->resource_type. */
 int ffv_rq_create(struct ffv_context *ctx, struct ffv_rq *rq, struct ffv_rq_shm *shm, uint32_t max_wr, uint32_t max_sge);
 /* The shared part is given back once no execution uses it. */

@@ -40,6 +40,13 @@ static uint8_t *map_ring(size_t capacity)
 	return mapped ? at : NULL;
 }
 
+static uint8_t *map_private(size_t bytes)
+{
+	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return at == MAP_FAILED ? NULL : at;
+}
+
 static uint8_t *at(const struct ffv_out_buffer *out, uint64_t position)
 {
 	return out->bytes + ((position - out->start) & (out->capacity - 1));
@@ -120,7 +127,7 @@ int ffv_channel_init(struct ffv_channel *channel, const struct ffv_transport *tr
 	memset(channel, 0, sizeof *channel);
 	channel->transport = transport;
 	channel->descriptor = -1;
-	channel->in.bytes = malloc(IN_BYTES);
+	channel->in.bytes = map_private(IN_BYTES);
 	channel->in.capacity = IN_BYTES;
 	channel->out.bytes = map_ring(OUT_BYTES);
 	channel->out.capacity = OUT_BYTES;
@@ -138,10 +145,22 @@ int ffv_channel_init(struct ffv_channel *channel, const struct ffv_transport *tr
 void ffv_channel_finish(struct ffv_channel *channel)
 {
 	ffv_channel_detach(channel);
-	free(channel->in.bytes);
+	if (channel->in.bytes)
+		munmap(channel->in.bytes, channel->in.capacity);
 	if (channel->out.bytes)
 		munmap(channel->out.bytes, 2 * channel->out.capacity);
 	channel->in.bytes = channel->out.bytes = NULL;
+}
+
+void ffv_channel_rest(struct ffv_channel *channel)
+{
+	struct ffv_out_buffer *out = &channel->out;
+	struct ffv_in_buffer *in = &channel->in;
+
+	if (in->is_touched && in->head == in->tail && !ffv_channel_in_body(channel))
+		in->is_touched = madvise(in->bytes, in->capacity, MADV_DONTNEED) != 0;
+	if (out->rested != out->tail && kept_from(out) == out->tail && !madvise(out->bytes, out->capacity, MADV_REMOVE))
+		out->rested = out->tail;
 }
 
 void ffv_channel_detach(struct ffv_channel *channel)
@@ -279,6 +298,7 @@ int ffv_channel_fill(struct ffv_channel *channel)
 		if (n <= 0)
 			return (int)n;
 		in->tail += (size_t)n;
+		in->is_touched = true;
 		channel->bytes_received += (uint64_t)n;
 		channel->heard_ns = ffv_clock_ns();
 		if (in->tail < limit && n < 65536) /* it is empty, most likely: level-triggered polling tells if not */

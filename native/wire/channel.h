@@ -29,9 +29,10 @@ struct ffv_out_buffer {
 	uint64_t head;            /* next to be written to the link */
 	uint64_t sent;            /* furthest that head has been */
 	uint64_t tail;
+	uint64_t rested;          /* tail when it gave its memory back */
 };
 
-struct ffv_in_buffer { uint8_t *bytes; size_t head, tail, capacity; };
+struct ffv_in_buffer { uint8_t *bytes; size_t head, tail, capacity; bool is_touched; };
 
 struct ffv_channel {
 	const struct ffv_transport *transport;
@@ -137,6 +138,9 @@ bool ffv_channel_body_skip(struct ffv_channel *channel);
 bool ffv_channel_end_body(struct ffv_channel *channel);
 /* The link is lost: the frame comes again, and what was taken of it does not count again. */
 void ffv_channel_drop_body(struct ffv_channel *channel);
+
+/* Nothing is under way: what the buffers took of memory goes back. */
+void ffv_channel_rest(struct ffv_channel *channel);
 
 /* Asks what was seen if that is not known for a while. -ETIMEDOUT: no answer, the link is as good as lost. */
 int ffv_channel_tick(struct ffv_channel *channel, uint64_t now_ns);

@@ -31,6 +31,7 @@ void ffv_proxy_forget_heat(struct ffv_proxy *proxy)
 
 void ffv_pair_run(struct ffv_pair *pair)
 {
+	ffv_pair_warm(pair);
 	ffv_proxy_heat(pair->proxy);
 	ffv_qp_run(pair->qp);
 }

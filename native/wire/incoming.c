@@ -24,7 +24,7 @@ static void unlock(struct ffv_pair *pair)
 
 bool ffv_incoming_begin(struct ffv_pair *pair)
 {
-	struct ffv_in_window *window = pair->in.window ? NULL : calloc(1, sizeof *window);
+	struct ffv_in_window *window = pair->in.window ? NULL : ffv_slab_alloc(&ffv_in_windows);
 
 	if (!window)
 		return pair->in.window != NULL;
@@ -40,10 +40,12 @@ void ffv_incoming_rest(struct ffv_pair *pair)
 
 	if (!window || pair->in.first != pair->in.end || pair->datagrams_under_way)
 		return;
+	if (pair->qp)
+		ffv_qp_lend_ids(pair->qp, NULL);
 	lock(pair);
 	pair->in.window = NULL;
 	unlock(pair);
-	free(window);
+	ffv_slab_free(&ffv_in_windows, window);
 }
 
 static void drop_entry(struct ffv_incoming *in, struct ffv_entry *entry)
@@ -99,7 +101,7 @@ void ffv_incoming_free(struct ffv_pair *pair)
 	drop_entries(pair);
 	for (uint32_t i = 0; pair->in.window && i < FFV_WINDOW; i++)
 		free(pair->in.window->posted[i].bytes); /* datagrams: what the entries have is gone */
-	free(pair->in.window);
+	ffv_slab_free(&ffv_in_windows, pair->in.window);
 	while (pair->results) {
 		struct ffv_result *result = pair->results;
 		pair->results = result->next;
@@ -179,7 +181,9 @@ static int post(struct ffv_pair *pair, struct ffv_entry *entry, uint32_t count, 
 	pair->in.window->posted[pair->qp->sq_posted % FFV_WINDOW] = (struct ffv_posted){ count, length, bytes };
 	unlock(pair);
 	pair->in.slots++;
+	ffv_pair_warm(pair);
 	ffv_proxy_heat(pair->proxy);
+	ffv_qp_lend_ids(pair->qp, pair->in.window->wr_ids);
 	return ffv_qp_post_whole(pair->qp, &wr);
 }
 

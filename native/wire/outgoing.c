@@ -46,19 +46,53 @@ bool ffv_outgoing_answer(struct ffv_pair *pair, uint64_t position, uint64_t tail
 	return true;
 }
 
+struct ffv_qp_ref *ffv_outgoing_ref(struct ffv_pair *pair)
+{
+	struct ffv_qp_ref *fresh = pair->ref ? NULL : ffv_slab_alloc(&ffv_pair_refs);
+	struct ffv_exec_env env;
+
+	ffv_pair_warm(pair);
+	if (!fresh)
+		return pair->ref;
+	if (ffv_context_env(pair->proxy->ctx, &env) || ffv_pull_open(&env, &pair->peer->view, pair->qpn, fresh) ||
+	    fresh->shm != pair->shm || fresh->generation != pair->generation) {
+		ffv_slab_free(&ffv_pair_refs, fresh);
+		return NULL;
+	}
+	pair->ref = fresh;
+	return fresh;
+}
+
+/* As ffv_pull_begin. False: there is nothing to look at, and no end to it. */
+static bool begin_pull(struct ffv_pair *pair, const struct ffv_exec_env *env)
+{
+	struct ffv_qp_ref *ref = ffv_outgoing_ref(pair);
+
+	if (ref)
+		ffv_pull_begin(env, ref);
+	return ref != NULL;
+}
+
+static bool is_current(const struct ffv_pair *pair)
+{
+	return ffv_load_acquire(&pair->shm->generation) == pair->generation;
+}
+
 void ffv_outgoing_run(struct ffv_pair *pair)
 {
 	struct ffv_exec_env env;
 
-	if (!pair->ready || !pair->has_ref || ffv_context_env(pair->proxy->ctx, &env))
+	if (!pair->ready || !pair->shm || ffv_context_env(pair->proxy->ctx, &env))
 		return;
-	ffv_exec_run(&env, &pair->ref, &pair->qp->ref);
+	struct ffv_qp_ref *ref = ffv_outgoing_ref(pair);
+	if (ref)
+		ffv_exec_run(&env, ref, &pair->qp->ref);
 }
 
 /* There is a window afterwards. False: no memory. */
 static bool begin_window(struct ffv_pair *pair)
 {
-	struct ffv_out_window *window = pair->out.window ? NULL : calloc(1, sizeof *window);
+	struct ffv_out_window *window = pair->out.window ? NULL : ffv_slab_alloc(&ffv_out_windows);
 
 	if (!window)
 		return pair->out.window != NULL;
@@ -73,12 +107,12 @@ static void rest(struct ffv_pair *pair)
 {
 	struct ffv_out_window *window = pair->out.window;
 
-	if (!window || pair->out.cursor != pair->out.acked || ffv_load_acquire(&pair->ref.shm->sq_exec) < pair->out.acked)
+	if (!window || pair->out.cursor != pair->out.acked || ffv_load_acquire(&pair->shm->sq_exec) < pair->out.acked)
 		return;
 	lock(pair);
 	pair->out.window = NULL;
 	unlock(pair);
-	free(window);
+	ffv_slab_free(&ffv_out_windows, window);
 }
 
 static void end_at(struct ffv_pair *pair, uint8_t status)
@@ -93,7 +127,7 @@ static void end_at(struct ffv_pair *pair, uint8_t status)
 
 void ffv_outgoing_fail(struct ffv_pair *pair, uint8_t status)
 {
-	if (!pair->has_ref || pair->out.has_error)
+	if (!pair->shm || pair->out.has_error)
 		return;
 	end_at(pair, status);
 	ffv_outgoing_run(pair);
@@ -101,7 +135,7 @@ void ffv_outgoing_fail(struct ffv_pair *pair, uint8_t status)
 
 bool ffv_outgoing_is_busy(const struct ffv_pair *pair)
 {
-	return pair->has_ref && !pair->out.failed && ffv_load_acquire(&pair->ref.shm->sq_tail) != pair->out.acked;
+	return pair->shm && !pair->out.failed && ffv_load_acquire(&pair->shm->sq_tail) != pair->out.acked;
 }
 
 bool ffv_outgoing_is_later(const struct ffv_pair *pair, uint64_t received)
@@ -113,7 +147,7 @@ bool ffv_outgoing_is_later(const struct ffv_pair *pair, uint64_t received)
  * units), and never less than a network of programs needs. 0: it has nothing to wait for. */
 static uint64_t patience_ns(const struct ffv_pair *pair)
 {
-	const struct ffv_qp_shm *qp = pair->ref.shm;
+	const struct ffv_qp_shm *qp = pair->shm;
 	uint32_t timeout = ffv_load_relaxed(&qp->timeout) & 31, retries = ffv_load_relaxed(&qp->retry_cnt) & 7;
 	uint64_t patience = timeout && pair->type != FFV_QPT_UC ? 2 * (retries + 1ull) * (4096ull << timeout) : FFV_LINK_PATIENCE_NS;
 
@@ -134,7 +168,7 @@ static void send_close(const struct ffv_pair *pair, struct ffv_link_channel *cha
 
 void ffv_outgoing_lose_patience(struct ffv_pair *pair, struct ffv_link_channel *channel, uint64_t now_ns)
 {
-	uint64_t heard = channel->io.heard_ns, patience = pair->ready && pair->has_ref ? patience_ns(pair) : 0;
+	uint64_t heard = channel->io.heard_ns, patience = pair->ready && pair->shm ? patience_ns(pair) : 0;
 
 	heard = heard > pair->out.since_ns ? heard : pair->out.since_ns;
 	if (!patience || ffv_elapsed_ns(now_ns, heard) <= patience)
@@ -221,10 +255,11 @@ static void on_result(struct ffv_pair *pair, uint64_t position, const struct ffv
 		unlock(pair);
 		return;
 	}
-	if (ffv_context_env(pair->proxy->ctx, &env))
+	if (ffv_context_env(pair->proxy->ctx, &env) || !begin_pull(pair, &env)) {
+		pair->out.window->bad[slot_of(position)] = FFV_WC_LOC_QP_OP_ERR;
 		return;
-	ffv_pull_begin(&env, &pair->ref);
-	enum ffv_pull found = ffv_pull_look(&pair->ref, position, &wr, &status);
+	}
+	enum ffv_pull found = ffv_pull_look(pair->ref, position, &wr, &status);
 	if (found == FFV_PULL_DONE && wr.opcode == FFV_WR_RDMA_READ && frame->address <= wr.length_bytes)
 		found = ffv_pull_put(&wr.list, (uint32_t)frame->address, frame->payload_bytes, payload);
 	ffv_pull_end(&env);
@@ -251,12 +286,12 @@ static void take_result(struct ffv_pair *pair, struct ffv_channel *io, uint64_t 
 	struct ffv_pulled wr;
 	ssize_t n = -EFAULT;
 
-	if (ffv_context_env(pair->proxy->ctx, &env)) {
+	if (ffv_context_env(pair->proxy->ctx, &env) || !begin_pull(pair, &env)) {
 		drop_body(io);
+		pair->out.window->bad[slot_of(position)] = FFV_WC_LOC_QP_OP_ERR;
 		return;
 	}
-	ffv_pull_begin(&env, &pair->ref);
-	enum ffv_pull found = ffv_pull_look(&pair->ref, position, &wr, &status);
+	enum ffv_pull found = ffv_pull_look(pair->ref, position, &wr, &status);
 	bool here = found == FFV_PULL_DONE && wr.opcode == FFV_WR_RDMA_READ && frame->address <= wr.length_bytes;
 	int count = here ? ffv_pull_here(&wr.list, offset, length, pieces, MOST_PIECES) : 0;
 	if (count)
@@ -303,8 +338,8 @@ static void on_credit(struct ffv_pair *pair, uint64_t position, const struct ffv
 /* The container's counters tell of waiting, wherever that was. */
 static void on_waits(struct ffv_pair *pair, const struct ffv_frame *frame)
 {
-	ffv_fetch_add(&pair->ref.shm->rnr_waits, frame->operand[0]);
-	ffv_fetch_add(&pair->ref.shm->retries, frame->operand[1]);
+	ffv_fetch_add(&pair->shm->rnr_waits, frame->operand[0]);
+	ffv_fetch_add(&pair->shm->retries, frame->operand[1]);
 }
 
 void ffv_outgoing_frame(struct ffv_pair *pair, const struct ffv_frame *frame, const uint8_t *payload)
@@ -339,16 +374,21 @@ static bool number_pair(struct ffv_pair *pair)
 	return pair->number != FFV_NONE;
 }
 
-static void describe(const struct ffv_pair *pair, struct ffv_frame_open *open)
+static struct ffv_opened_as wants_to_open_as(const struct ffv_pair *pair)
 {
-	const struct ffv_qp_shm *qp = pair->ref.shm;
+	const struct ffv_qp_shm *qp = pair->shm;
 
-	*open = (struct ffv_frame_open){ .from_qpn = pair->qpn, .to_qpn = pair->far_qpn,
-					 .mtu_bytes = ffv_load_relaxed(&qp->path_mtu_bytes),
-					 .type = (uint8_t)pair->type, .timeout = ffv_load_relaxed(&qp->timeout),
-					 .retry_cnt = ffv_load_relaxed(&qp->retry_cnt),
-					 .rnr_retry = ffv_load_relaxed(&qp->rnr_retry),
-					 .max_rd_atomic = ffv_load_relaxed(&qp->max_rd_atomic) };
+	return (struct ffv_opened_as){ .mtu_bytes = ffv_load_relaxed(&qp->path_mtu_bytes),
+				       .timeout = ffv_load_relaxed(&qp->timeout), .retry_cnt = ffv_load_relaxed(&qp->retry_cnt),
+				       .rnr_retry = ffv_load_relaxed(&qp->rnr_retry),
+				       .max_rd_atomic = ffv_load_relaxed(&qp->max_rd_atomic) };
+}
+
+static void fill_open(const struct ffv_pair *pair, const struct ffv_opened_as *as, struct ffv_frame_open *open)
+{
+	*open = (struct ffv_frame_open){ .from_qpn = pair->qpn, .to_qpn = pair->far_qpn, .mtu_bytes = as->mtu_bytes,
+					 .type = (uint8_t)pair->type, .timeout = as->timeout, .retry_cnt = as->retry_cnt,
+					 .rnr_retry = as->rnr_retry, .max_rd_atomic = as->max_rd_atomic };
 	memcpy(open->from_gid, pair->gid, 16);
 	memcpy(open->to_gid, pair->proxy->gid, 16);
 }
@@ -357,21 +397,20 @@ static void describe(const struct ffv_pair *pair, struct ffv_frame_open *open)
 static bool open_pair(struct ffv_pair *pair, struct ffv_link_channel *channel)
 {
 	struct ffv_outgoing *out = &pair->out;
-	struct ffv_frame_open now;
+	struct ffv_opened_as now = wants_to_open_as(pair);
 
-	describe(pair, &now);
-	if (out->opened && !memcmp(&now, &out->attributes, sizeof now))
+	if (out->opened && !memcmp(&now, &out->as, sizeof now))
 		return true;
 	if (out->cursor != out->acked || !number_pair(pair))
 		return false;
 	uint64_t at = channel->io.out.tail;
-	struct ffv_frame *frame = ffv_channel_frame(&channel->io, FFV_FRAME_OPEN, sizeof now);
+	struct ffv_frame *frame = ffv_channel_frame(&channel->io, FFV_FRAME_OPEN, sizeof(struct ffv_frame_open));
 	if (!frame)
 		return false;
 	frame->pair = pair->number;
 	frame->incarnation = ++out->incarnation;
-	memcpy(ffv_frame_payload(frame), &now, sizeof now);
-	out->attributes = now;
+	fill_open(pair, &now, ffv_frame_payload(frame));
+	out->as = now;
 	out->opened = true;
 	out->opened_at = at;
 	return true;
@@ -429,12 +468,12 @@ static enum ffv_pull send_request(struct ffv_pair *pair, struct ffv_link_channel
 static bool catch_up(struct ffv_pair *pair)
 {
 	struct ffv_outgoing *out = &pair->out;
-	struct ffv_qp_shm *qp = pair->ref.shm;
+	struct ffv_qp_shm *qp = pair->shm;
 	uint64_t exec = ffv_load_acquire(&qp->sq_exec);
 	uint32_t state = ffv_load_acquire(&qp->state);
 
 	/* In SQD there may be one that is to end: ffv_pull_look knows. */
-	if (!ffv_qp_ref_is_current(&pair->ref) || (state != FFV_QPS_RTS && state != FFV_QPS_SQD))
+	if (!is_current(pair) || (state != FFV_QPS_RTS && state != FFV_QPS_SQD))
 		return false;
 	if (exec > out->acked) {
 		if (out->failed || out->cursor != out->acked) {
@@ -452,7 +491,7 @@ static bool catch_up(struct ffv_pair *pair)
 /* A queue with a limited rate is not pulled ahead: only what its executor has let pass, one after the other. */
 static bool is_held_back(const struct ffv_pair *pair)
 {
-	const struct ffv_qp_shm *qp = pair->ref.shm;
+	const struct ffv_qp_shm *qp = pair->shm;
 
 	return ffv_load_relaxed(&qp->rate_kbps) &&
 	       (pair->out.cursor != pair->out.acked || ffv_load_acquire(&qp->blocked) != FFV_BLOCKED_RESPONDER);
@@ -465,10 +504,10 @@ static bool pull_one(struct ffv_pair *pair, struct ffv_link_channel *channel, co
 	struct ffv_pulled wr;
 	uint32_t status = 0;
 
-	if (!catch_up(pair) || is_held_back(pair) || out->cursor - out->acked >= FFV_WINDOW || !open_pair(pair, channel))
+	if (!catch_up(pair) || is_held_back(pair) || out->cursor - out->acked >= FFV_WINDOW || !open_pair(pair, channel) ||
+	    !begin_pull(pair, env))
 		return false;
-	ffv_pull_begin(env, &pair->ref);
-	enum ffv_pull found = ffv_pull_look(&pair->ref, out->cursor, &wr, &status);
+	enum ffv_pull found = ffv_pull_look(pair->ref, out->cursor, &wr, &status);
 	if (found == FFV_PULL_DONE) {
 		bool waits = (wr.flags & FFV_SEND_FENCE && out->sinks_under_way) ||
 			     (out->bytes_under_way && out->bytes_under_way + wr.length_bytes > FFV_WINDOW_BYTES_EAGER);
@@ -495,10 +534,9 @@ static bool lose_one(struct ffv_pair *pair, const struct ffv_exec_env *env)
 	struct ffv_pulled wr;
 	uint32_t status = 0;
 
-	if (!catch_up(pair) || is_held_back(pair))
+	if (!catch_up(pair) || is_held_back(pair) || !begin_pull(pair, env))
 		return false;
-	ffv_pull_begin(env, &pair->ref);
-	enum ffv_pull found = ffv_pull_look(&pair->ref, out->cursor, &wr, &status);
+	enum ffv_pull found = ffv_pull_look(pair->ref, out->cursor, &wr, &status);
 	ffv_pull_end(env);
 	if (found == FFV_PULL_FAILED)
 		end_at(pair, (uint8_t)status);
@@ -513,7 +551,7 @@ void ffv_outgoing_let_go(struct ffv_pair *pair, struct ffv_link_channel *channel
 {
 	struct ffv_outgoing *out = &pair->out;
 
-	if (pair->type != FFV_QPT_UC || !pair->ready || !pair->has_ref || out->failed || out->cursor == out->acked)
+	if (pair->type != FFV_QPT_UC || !pair->ready || !pair->shm || out->failed || out->cursor == out->acked)
 		return;
 	send_close(pair, channel); /* what arrives after all begins anew; of a large one the rest will not come */
 	begin_anew(pair, out->cursor);
@@ -539,11 +577,13 @@ static void send_stream(struct ffv_pair *pair, struct ffv_link_channel *channel,
 	frame->incarnation = out->incarnation;
 	frame->position = (uint32_t)out->stream_position;
 	frame->address = out->stream_sent;
-	ffv_pull_begin(env, &pair->ref);
-	enum ffv_pull found = ffv_pull_look(&pair->ref, out->stream_position, &wr, &status);
-	if (found == FFV_PULL_DONE)
-		found = ffv_pull_copy(&wr.list, out->stream_sent, n, ffv_frame_payload(frame));
-	ffv_pull_end(env);
+	enum ffv_pull found = FFV_PULL_LATER;
+	if (begin_pull(pair, env)) {
+		found = ffv_pull_look(pair->ref, out->stream_position, &wr, &status);
+		if (found == FFV_PULL_DONE)
+			found = ffv_pull_copy(&wr.list, out->stream_sent, n, ffv_frame_payload(frame));
+		ffv_pull_end(env);
+	}
 	if (found == FFV_PULL_DONE) {
 		out->stream_sent += n;
 		if (n > FFV_LAST_BYTES || out->stream_sent != out->stream_length)
@@ -565,7 +605,7 @@ bool ffv_outgoing_send(struct ffv_pair *pair, struct ffv_link_channel *channel)
 	uint64_t before = channel->io.out.tail;
 	uint32_t most;
 
-	if (!pair->ready || !pair->has_ref || ffv_context_env(pair->proxy->ctx, &env))
+	if (!pair->ready || !pair->shm || ffv_context_env(pair->proxy->ctx, &env))
 		return false;
 	if (out->stream_sent < out->stream_allowed && !out->failed && !ffv_transfer_carries(pair, channel, &env, &most)) {
 		send_stream(pair, channel, &env, most);
@@ -594,15 +634,14 @@ static void run_datagrams(struct ffv_proxy *proxy, struct ffv_qp_ref *ref)
 		ffv_exec_run(&env, ref, NULL);
 }
 
-static bool is_connected_to(const struct ffv_qp_ref *ref, const struct ffv_proxy *proxy)
+static bool is_connected_to(const struct ffv_qp_shm *shm, uint32_t generation, const struct ffv_proxy *proxy)
 {
-	uint32_t state = ffv_load_acquire(&ref->shm->state);
+	uint32_t state = ffv_load_acquire(&shm->state);
 	uint8_t dgid[16];
 
-	ffv_qp_shm_dgid(ref->shm, dgid);
-	return ffv_type_is_connected(ref->type) && state >= FFV_QPS_RTR && state != FFV_QPS_ERR &&
-	       ffv_qp_ref_is_current(ref) && ffv_load_relaxed(&ref->shm->dest_qpn) / FFV_QPN_BLOCK == proxy->block &&
-	       !memcmp(dgid, proxy->gid, 16);
+	ffv_qp_shm_dgid(shm, dgid);
+	return state >= FFV_QPS_RTR && state != FFV_QPS_ERR && ffv_load_acquire(&shm->generation) == generation &&
+	       ffv_load_relaxed(&shm->dest_qpn) / FFV_QPN_BLOCK == proxy->block && !memcmp(dgid, proxy->gid, 16);
 }
 
 /* The pair for it: another container's queue pair that the far one was connected to gives way if it is so no more. */
@@ -614,7 +653,7 @@ static struct ffv_pair *find_pair(struct ffv_proxy *proxy, const struct ffv_qp_r
 
 	if (pair && !same) {
 		bool meant = pair->in.open && pair->qpn == ref->qpn && !memcmp(pair->gid, gid, 16); /* by the other host */
-		if (pair->type == FFV_QPT_UD || meant || (pair->has_ref && is_connected_to(&pair->ref, proxy)))
+		if (pair->type == FFV_QPT_UD || meant || (pair->shm && is_connected_to(pair->shm, pair->generation, proxy)))
 			return NULL;
 		ffv_pair_retire(pair);
 	}
@@ -631,10 +670,12 @@ static void adopt(struct ffv_pair *pair, struct ffv_peer *peer, const struct ffv
 {
 	struct ffv_peer *old = pair->peer;
 
+	ffv_slab_free(&ffv_pair_refs, pair->ref);
+	pair->ref = NULL;
 	lock(pair);
-	pair->ref = *ref;
-	pair->has_ref = true;
+	pair->shm = ref->shm;
 	unlock(pair);
+	pair->generation = ref->generation;
 	pair->peer = peer;
 	if (old)
 		ffv_peer_put(old);
@@ -648,8 +689,7 @@ static void on_destroyed(struct ffv_proxy *proxy, const uint8_t gid[16], uint32_
 
 	for (uint32_t i = 0; i < FFV_QPN_BLOCK; i++) {
 		struct ffv_pair *pair = proxy->pairs[i];
-		if (!pair || pair->qpn != qpn || !pair->has_ref || memcmp(pair->gid, gid, 16) ||
-		    ffv_qp_ref_is_current(&pair->ref))
+		if (!pair || pair->qpn != qpn || !pair->shm || memcmp(pair->gid, gid, 16) || is_current(pair))
 			continue;
 		send_close(pair, channel);
 		ffv_pair_retire(pair);
@@ -672,7 +712,7 @@ void ffv_outgoing_wanted(struct ffv_proxy *proxy, const uint8_t gid[16], uint32_
 	if (!ffv_pull_open(&env, &peer->view, qpn, &ref)) {
 		if (ref.type == FFV_QPT_UD)
 			run_datagrams(proxy, &ref);
-		else if (is_connected_to(&ref, proxy))
+		else if (ffv_type_is_connected(ref.type) && is_connected_to(ref.shm, ref.generation, proxy))
 			pair = find_pair(proxy, &ref, gid);
 		if (ref.type == FFV_QPT_XRC_RECV) { /* it sends nothing: all that it wants is that it can be sent to */
 			ffv_peer_put(peer);
@@ -681,8 +721,7 @@ void ffv_outgoing_wanted(struct ffv_proxy *proxy, const uint8_t gid[16], uint32_
 	} else {
 		on_destroyed(proxy, gid, qpn);
 	}
-	if (pair && (!pair->has_ref || pair->peer != peer || pair->ref.generation != ref.generation ||
-		     pair->ref.shm != ref.shm))
+	if (pair && (pair->shm != ref.shm || pair->generation != ref.generation || pair->peer != peer))
 		adopt(pair, peer, &ref);
 	else
 		ffv_peer_put(peer);

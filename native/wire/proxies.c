@@ -53,7 +53,7 @@ static bool hook_answer(void *arg, const struct ffv_qp_ref *requester, uint64_t 
 
 	pthread_mutex_lock(&proxy->router->lock);
 	struct ffv_pair *pair = pair_of(proxy, ffv_load_relaxed(&requester->shm->dest_qpn));
-	if (pair && pair->has_ref && pair->qpn == requester->qpn && !memcmp(pair->gid, peer->gid, 16))
+	if (pair && pair->shm && pair->qpn == requester->qpn && !memcmp(pair->gid, peer->gid, 16))
 		answered = ffv_outgoing_answer(pair, position, tail, out);
 	else /* the proxy's side came first: nobody has rung for the container's */
 		want_locked(proxy, peer->gid, requester->qpn, 0);
@@ -275,10 +275,8 @@ void ffv_proxy_retire(struct ffv_proxy *proxy, bool died)
 /* Nobody of this host talks to it (any more). */
 static bool is_idle(struct ffv_proxy *proxy)
 {
-	bool idle = true;
+	bool idle = !proxy->num_live; /* only the loop changes it */
 
-	for (uint32_t i = 0; i < FFV_QPN_BLOCK && idle; i++)
-		idle = !proxy->pairs[i];
 	pthread_mutex_lock(&proxy->ctx->lock);
 	for (const struct ffv_peer *peer = proxy->ctx->peers; peer && idle; peer = peer->next)
 		idle = ffv_peer_state(peer) != FFV_PEER_ATTACHED && ffv_peer_state(peer) != FFV_PEER_GREETING;
@@ -355,9 +353,20 @@ struct ffv_pair *ffv_pair_get(struct ffv_proxy *proxy, uint32_t far_qpn)
 	return pair_of(proxy, far_qpn); /* only the loop writes the table */
 }
 
+static struct ffv_slab pairs = FFV_SLAB(sizeof(struct ffv_pair));
+
+void ffv_pair_free(struct ffv_pair *pair)
+{
+	ffv_incoming_free(pair);
+	ffv_slab_free(&ffv_out_windows, pair->out.window);
+	ffv_slab_free(&ffv_pair_refs, pair->ref);
+	pair->proxy->num_pairs--;
+	ffv_slab_free(&pairs, pair);
+}
+
 struct ffv_pair *ffv_pair_new(struct ffv_proxy *proxy, uint32_t far_qpn, uint32_t type, const uint8_t gid[16], uint32_t qpn)
 {
-	struct ffv_pair *pair = calloc(1, sizeof *pair);
+	struct ffv_pair *pair = ffv_slab_alloc(&pairs);
 
 	if (!pair)
 		return NULL;
@@ -372,7 +381,9 @@ struct ffv_pair *ffv_pair_new(struct ffv_proxy *proxy, uint32_t far_qpn, uint32_
 	pair->in.last_chunk = &pair->in.chunks;
 	pthread_mutex_lock(&proxy->router->lock);
 	proxy->pairs[far_qpn % FFV_QPN_BLOCK] = pair;
+	proxy->num_live++;
 	pthread_mutex_unlock(&proxy->router->lock);
+	ffv_pair_warm(pair);
 	return pair;
 }
 
@@ -406,7 +417,7 @@ void ffv_pair_connected(struct ffv_pair *pair, const struct ffv_job *job)
 	if (job->to_rts) {
 		ffv_incoming_go_on(pair);
 	}
-	if (pair->has_ref)
+	if (pair->shm)
 		ffv_outgoing_run(pair);
 	ffv_pair_take_turn(pair);
 }
@@ -475,6 +486,8 @@ void ffv_pair_retire(struct ffv_pair *pair)
 	pthread_mutex_lock(&router->lock);
 	untouch_locked(pair);
 	pair->proxy->pairs[pair->far_qpn % FFV_QPN_BLOCK] = NULL;
+	pair->proxy->num_live--;
+	ffv_pair_forget_warmth_locked(pair);
 	pair->dead = true;
 	pthread_mutex_unlock(&router->lock);
 	ffv_pair_free_if_dead(pair);

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -263,9 +264,9 @@ static uint32_t under_way_locked(const struct ffv_pair *pair)
 {
 	uint32_t count = pair->in.end - pair->in.first;
 
-	if (pair->type == FFV_QPT_UD || !pair->has_ref || ffv_load_acquire(&pair->ref.shm->state) != FFV_QPS_RTS)
+	if (pair->type == FFV_QPT_UD || !pair->shm || ffv_load_acquire(&pair->shm->state) != FFV_QPS_RTS)
 		return count;
-	uint64_t done = ffv_load_relaxed(&pair->ref.shm->sq_exec), posted = ffv_load_relaxed(&pair->ref.shm->sq_tail);
+	uint64_t done = ffv_load_relaxed(&pair->shm->sq_exec), posted = ffv_load_relaxed(&pair->shm->sq_tail);
 	return count + (posted > done ? (uint32_t)(posted - done) : 0);
 }
 
@@ -293,12 +294,13 @@ int ffv_router_query(struct ffv_router *router, struct ffv_router_counters *coun
 		found.channels += router->channels[i] != NULL;
 	for (const struct ffv_proxy *proxy = router->proxies; proxy; proxy = proxy->next) {
 		found.proxies += proxy->state == FFV_PROXY_OPEN;
-		for (uint32_t i = 0; i < FFV_QPN_BLOCK; i++) {
-			found.pairs += proxy->pairs[i] != NULL;
-			found.under_way += proxy->pairs[i] ? under_way_locked(proxy->pairs[i]) : 0;
-		}
+		found.pairs += proxy->num_live;
 	}
+	found.pairs_warm = router->num_warm;
+	for (uint32_t i = 0; i < router->num_warm; i++) /* what has something under way is */
+		found.under_way += under_way_locked(router->warm[i]);
 	pthread_mutex_unlock(&router->lock);
+	sched_yield(); /* who asks again and again leaves the lock to those who have waited for it */
 	*counters = found;
 	return 0;
 }
@@ -321,8 +323,7 @@ int ffv_router_query_channel(struct ffv_router *router, uint32_t number, struct 
 		if (proxy->channel != number)
 			continue;
 		found.proxies += proxy->state == FFV_PROXY_OPEN;
-		for (uint32_t i = 0; i < FFV_QPN_BLOCK; i++)
-			found.pairs += proxy->pairs[i] != NULL;
+		found.pairs += proxy->num_live;
 	}
 	pthread_mutex_unlock(&router->lock);
 	if (!there)

@@ -5,7 +5,6 @@
 #include "wire/router.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +18,7 @@
 #include "verbs/context.h"
 
 #define TAGS 7u
-#define REST_MS 1000              /* of nothing to do, and memory goes back */
+#define REST_MS 1000              /* of nothing to do, and memory goes back (rest.c) */
 #define LINGER_NS 15000u          /* the time in which a program that waits for a message answers it */
 #define MOST_MISSES 6             /* 64 messages without that wait at most */
 #define TICK_MS 10                /* while somebody waits for the other end of a channel */
@@ -56,9 +55,11 @@ void ffv_router_raise(struct ffv_router *router, const struct ffv_router_event *
 		return; /* it is readable already */
 }
 
+static struct ffv_slab jobs = FFV_SLAB(sizeof(struct ffv_job));
+
 void ffv_router_queue_job(struct ffv_router *router, const struct ffv_job *job)
 {
-	struct ffv_job *copy = malloc(sizeof *copy);
+	struct ffv_job *copy = ffv_slab_alloc(&jobs);
 
 	if (!copy)
 		abort(); /* a proxy that is never opened or closed cannot be told from a leak */
@@ -96,7 +97,7 @@ static bool dispatch(struct ffv_router *router, struct ffv_link_channel *channel
 	    frame->kind != FFV_FRAME_WAITS)
 		return ffv_incoming_frame(channel, router, frame, payload);
 	struct ffv_pair *pair = router->numbers[frame->pair];
-	if (pair && pair->proxy->channel == channel->number && pair->has_ref)
+	if (pair && pair->proxy->channel == channel->number && pair->shm)
 		ffv_outgoing_frame(pair, frame, payload);
 	return true;
 }
@@ -107,7 +108,7 @@ static bool dispatch_body(struct ffv_router *router, struct ffv_link_channel *ch
 	if (frame->kind == FFV_FRAME_DATA)
 		return ffv_incoming_body(channel, frame);
 	struct ffv_pair *pair = router->numbers[frame->pair];
-	bool meant = pair && pair->proxy->channel == channel->number && pair->has_ref;
+	bool meant = pair && pair->proxy->channel == channel->number && pair->shm;
 	ffv_outgoing_body(meant ? pair : NULL, channel, frame);
 	return true;
 }
@@ -288,10 +289,7 @@ static void finish_job(struct ffv_router *router, struct ffv_job *job)
 		}
 		break;
 	case FFV_JOB_DESTROY:
-		ffv_incoming_free(job->pair);
-		free(job->pair->out.window);
-		job->proxy->num_pairs--;
-		free(job->pair);
+		ffv_pair_free(job->pair);
 		break;
 	case FFV_JOB_ATTACH:
 		if (job->pair->type == FFV_QPT_UD)
@@ -312,7 +310,7 @@ static void finish_jobs(struct ffv_router *router)
 	while (job) {
 		struct ffv_job *next = job->next;
 		finish_job(router, job);
-		free(job);
+		ffv_slab_free(&jobs, job);
 		job = next;
 	}
 }
@@ -490,6 +488,7 @@ static void serve_events(struct ffv_router *router, const struct epoll_event *ev
 		serve_event(router, &events[i]);
 	router->now_ns = ffv_clock_ns();
 	ffv_link_tick(router);
+	ffv_rest_tick(router);
 	serve_queues(router);
 }
 
@@ -512,19 +511,11 @@ static void linger(struct ffv_router *router, struct epoll_event *events)
 	router->linger_skips = n > 0 ? 0 : 1u << router->linger_misses;
 }
 
-/* What a burst needed and nobody uses goes back. The sanitizer has an allocator of its own beside one that was never used,
- * which two routers of a process would set up at once here, without a lock. */
-static void give_memory_back(void)
-{
-#ifndef __SANITIZE_ADDRESS__
-	malloc_trim(0);
-#endif
-}
-
 /* How long the loop sleeps if nobody wakes it; -1 = for ever. */
 static int sleep_ms(const struct ffv_router *router, bool tidy)
 {
-	bool rests = tidy && !ffv_load_relaxed(&router->windows.bytes); /* what is registered is looked after */
+	/* What is registered, and what is warm, is looked after. */
+	bool rests = tidy && !router->num_warm && !ffv_load_relaxed(&router->windows.bytes);
 	int most = router->ticks ? TICK_MS : rests ? -1 : REST_MS;
 
 	return router->rate_wait_ms && (most < 0 || (int)router->rate_wait_ms < most) ? (int)router->rate_wait_ms : most;
@@ -539,9 +530,9 @@ static void *loop_thread(void *arg)
 	while (!closing || !wind_up(router)) {
 		int n = epoll_wait(router->epoll_fd, events, EVENTS, sleeps ? sleep_ms(router, tidy) : 0);
 		tidy = sleeps && !n && !router->ticks && !router->rate_wait_ms;
-		if (tidy)
-			give_memory_back();
 		serve_events(router, events, n);
+		if (tidy)
+			ffv_rest_all(router);
 		linger(router, events);
 		serve_channels(router);
 		sleeps = end_round(router, &closing);
@@ -618,6 +609,7 @@ static void free_router(struct ffv_router *router)
 	pthread_mutex_destroy(&router->lock);
 	pthread_cond_destroy(&router->changed);
 	free(router->wanted);
+	free((void *)router->warm);
 	free((void *)router->numbers);
 	free(router->dir);
 	free(router);

@@ -15,6 +15,7 @@
 
 #include <pthread.h>
 
+#include "base/slab.h"
 #include "shm/nodedir.h"
 #include "verbs/attend.h"
 #include "verbs/qp.h"
@@ -64,47 +65,51 @@ struct ffv_out_window {
 };
 
 struct ffv_in_window {
+	uint64_t wr_ids[FFV_WINDOW];  /* lent to the proxy's queue pair */
 	struct ffv_entry entries[FFV_WINDOW]; /* by count */
 	struct ffv_posted posted[FFV_WINDOW]; /* [lock] by position on the proxy's queue pair */
 };
 
+/* What an OPEN tells that may be another thing the next time. */
+struct ffv_opened_as { uint32_t mtu_bytes; uint8_t timeout, retry_cnt, rnr_retry, max_rd_atomic; };
+
 struct ffv_outgoing {
 	bool opened;                  /* an OPEN of this incarnation is out */
 	bool failed;                  /* it ended with an error: begins anew when the container's QP does */
+	bool has_error;               /* [lock] the work request at `acked` ends with `status` */
+	uint8_t status;               /* [lock] */
 	uint32_t incarnation;
 	uint64_t opened_at;           /* where in the channel's stream that OPEN begins */
 	uint64_t cursor;              /* next work request to pull */
 	uint64_t since_ns;            /* when it went from nothing under way to something, or had the last answer */
 	uint64_t acked;               /* [lock] first that is not answered */
 	uint64_t seen_tail;           /* [lock] */
-	bool has_error;               /* [lock] the work request at `acked` ends with `status` */
-	uint8_t status;               /* [lock] */
 	struct ffv_out_window *window; /* [lock] to come and go; NULL = nothing is under way */
 	uint32_t bytes_under_way, sinks_under_way;
 	uint64_t stream_position;     /* of the large message that has credit */
 	uint32_t stream_sent, stream_allowed, stream_length;
 	struct ffv_far_grant *far;    /* where that may be written, NULL = nowhere */
 	struct ffv_transfer *transfer; /* that is under way, NULL = none */
-	struct ffv_frame_open attributes; /* as last opened */
+	struct ffv_opened_as as;      /* when it was opened last */
 };
 
 struct ffv_incoming {
 	uint32_t number;              /* that the other router gave it */
 	uint32_t incarnation;
-	bool open;
 	struct ffv_in_window *window; /* [lock] to come and go; NULL = nothing is there */
 	uint32_t first, next_post, end; /* free-running: entries [first, end) are there, [first, next_post) posted */
 	uint32_t slots;               /* of the proxy's send queue, taken by what is posted */
 	uint32_t bytes_held;
+	uint32_t tried_block;         /* XRC: whose context was attached, or is not there; + 1 */
+	bool open;
 	/* [lock] of the LARGE at `first`; the executor may be one work request ahead of the completions that were polled */
-	struct ffv_chunk *chunks, **last_chunk;
 	bool wants_more;
+	struct ffv_chunk *chunks, **last_chunk;
 	uint32_t more_entry, more_from;
 	uint32_t granted, arrived;
 	struct ffv_grant *grant;      /* [lock] to come and go; where the other router may write, NULL = nowhere */
 	uint64_t rnr_waits, retries;  /* of the proxy's queue pair, as last reported */
 	uint64_t reported_ns;
-	uint32_t tried_block;         /* XRC: whose context was attached, or is not there; + 1 */
 };
 
 /* What goes back to the requester in order: bytes of a READ, in as many frames as it takes, or a frame without any; and,
@@ -120,29 +125,32 @@ struct ffv_pair {
 	struct ffv_qp *qp;            /* the proxy's; set by setup */
 	uint32_t jobs;                /* under way: hands off the qp */
 	uint32_t attaching;           /* XRC: jobs under way that leave the qp alone */
+	struct ffv_peer *peer;        /* of the container */
+	struct ffv_qp_shm *shm;       /* the container's queue pair; NULL = not known yet */
+	uint32_t generation;          /* of it */
+	uint32_t warm;                /* its place in the router's list + 1; 0 = it is at rest */
+	struct ffv_qp_ref *ref;       /* to it; NULL = at rest: ffv_outgoing_ref() */
+	uint32_t number;              /* ours, towards the other router; FFV_NONE = none yet */
 	bool ready;                   /* the qp can be posted to */
 	bool dead;                    /* to be freed when no job is left */
-	struct ffv_peer *peer;        /* of ref */
-	struct ffv_qp_ref ref;        /* the container's queue pair */
-	bool has_ref;
-	uint32_t number;              /* ours, towards the other router; FFV_NONE = none yet */
+	bool is_used;                 /* since the last look at the list of warm ones */
+	bool in_turn;
+	bool touched;                 /* [lock] */
+	bool is_parked;
 	struct ffv_outgoing out;
 	struct ffv_incoming in;
 	struct ffv_result *results, **last_result;
 	uint64_t result_bytes;        /* in `results` */
 	struct ffv_pair *ready_next;  /* turn to send */
-	bool in_turn;
 	struct ffv_pair *touched_next; /* [lock] wanted by hooks */
-	bool touched;                 /* [lock] */
 	struct ffv_pair *parked_next;
-	bool is_parked;
 	/* UD: datagrams that wait for setup */
 	struct ffv_result *datagrams;
 	uint32_t num_datagrams;
 	uint32_t datagrams_under_way;
 };
 
-_Static_assert(sizeof(struct ffv_pair) <= 704, "what a queue pair at rest takes; its windows come and go");
+_Static_assert(sizeof(struct ffv_pair) <= 400, "what a queue pair at rest takes; the rest comes and goes");
 
 /* ---- proxies ----------------------------------------------------------------------------------------------------------- */
 
@@ -173,6 +181,7 @@ struct ffv_proxy {
 	struct ffv_cq *cq;
 	uint32_t num_pairs;           /* that are not freed yet */
 	struct ffv_pair **pairs;      /* [lock] by far_qpn % FFV_QPN_BLOCK */
+	uint32_t num_live;            /* [lock] of them */
 	struct ffv_outbound *datagrams, **last_datagram; /* [lock] of containers, to be sent */
 	uint32_t num_datagrams;       /* [lock] */
 };
@@ -253,7 +262,9 @@ struct ffv_router {
 	struct ffv_event_node *events, *last_event; /* [lock] */
 	uint32_t close_requests[FFV_MAX_CHANNELS / 32]; /* [lock] */
 	uint64_t now_ns;              /* when this round of the loop began */
-	uint64_t ticked_ns, swept_ns;
+	uint64_t ticked_ns, swept_ns, rested_ns;
+	struct ffv_pair **warm;       /* [lock] to change: those that have what one at rest does not need */
+	uint32_t num_warm, warm_capacity;
 	bool ticks;                   /* a channel has something to wait for */
 	struct ffv_pair **numbers;    /* ours, by number */
 	uint32_t next_number;
@@ -300,6 +311,17 @@ bool ffv_hot_rest(struct ffv_router *router);
 /* Executes what is posted on the proxy's queue pair. */
 void ffv_pair_run(struct ffv_pair *pair);
 
+/* ---- rest.c ---- */
+/* What a pair's `ref` and windows are of. */
+extern struct ffv_slab ffv_pair_refs, ffv_in_windows, ffv_out_windows;
+/* The pair is about to have what it does not need at rest. */
+void ffv_pair_warm(struct ffv_pair *pair);
+void ffv_pair_forget_warmth_locked(struct ffv_pair *pair);
+/* Now and then: takes from pairs that were not used for a while what they do not need. */
+void ffv_rest_tick(struct ffv_router *router);
+/* Nothing is to be done, for a while: what a burst needed goes back. */
+void ffv_rest_all(struct ffv_router *router);
+
 /* ---- links.c ---- */
 /* For good: what was under way ends with errors, the proxies that it led to die. */
 void ffv_link_break(struct ffv_router *router, struct ffv_link_channel *channel, const char *why);
@@ -329,6 +351,7 @@ struct ffv_pair *ffv_pair_new(struct ffv_proxy *proxy, uint32_t far_qpn, uint32_
 void ffv_pair_connect(struct ffv_pair *pair, const struct ffv_frame_open *attributes);
 void ffv_pair_connected(struct ffv_pair *pair, const struct ffv_job *job);
 void ffv_pair_retire(struct ffv_pair *pair);
+void ffv_pair_free(struct ffv_pair *pair);
 void ffv_pair_free_if_dead(struct ffv_pair *pair);
 void ffv_pair_touch_locked(struct ffv_pair *pair);
 /* Its turn to send comes. */
@@ -354,6 +377,8 @@ void ffv_outgoing_fail(struct ffv_pair *pair, uint8_t status);
 bool ffv_outgoing_is_later(const struct ffv_pair *pair, uint64_t received);
 /* Whether there is a work request that was not answered. */
 bool ffv_outgoing_is_busy(const struct ffv_pair *pair);
+/* The container's queue pair, looked up again after a rest; NULL: it is gone, or there is no memory. */
+struct ffv_qp_ref *ffv_outgoing_ref(struct ffv_pair *pair);
 /* Executes the container's queue: it finds the answers. */
 void ffv_outgoing_run(struct ffv_pair *pair);
 bool ffv_outgoing_answer(struct ffv_pair *pair, uint64_t position, uint64_t tail, struct ffv_answer *out);

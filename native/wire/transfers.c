@@ -109,17 +109,19 @@ static void unpark_all(struct ffv_link_channel *channel)
 /* ---- beginning ---------------------------------------------------------------------------------------------------------------- */
 
 /* Finds, under the transfer's hold, where the bytes are. */
-static int find_places(const struct ffv_pair *pair, const struct ffv_exec_env *env, uint32_t length, struct ffv_place *places)
+static int find_places(struct ffv_pair *pair, const struct ffv_exec_env *env, uint32_t length, struct ffv_place *places)
 {
 	const struct ffv_outgoing *out = &pair->out;
-	struct ffv_qp_ref ref = pair->ref;
+	struct ffv_qp_ref *ref = ffv_outgoing_ref(pair);
 	struct ffv_pulled wr;
 	uint32_t status;
 	int count = 0;
 
-	ffv_pull_begin(env, &pair->ref);
-	if (ffv_pull_look(&ref, out->stream_position, &wr, &status) == FFV_PULL_DONE)
-		count = ffv_pull_places(&ref, out->stream_position, &wr, out->stream_sent, length, places, FFV_MOST_PIECES);
+	if (!ref)
+		return 0;
+	ffv_pull_begin(env, ref);
+	if (ffv_pull_look(ref, out->stream_position, &wr, &status) == FFV_PULL_DONE)
+		count = ffv_pull_places(ref, out->stream_position, &wr, out->stream_sent, length, places, FFV_MOST_PIECES);
 	ffv_pull_end(env);
 	return count;
 }

@@ -117,10 +117,16 @@ def _private_bytes(pid: int) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) * 1024
 
 
-def _settled_bytes(pids: dict[str, int], settle_s: float) -> dict[str, int]:
-    """Return the same of every router at rest: within seconds it gives back what a burst needed."""
-    time.sleep(settle_s)
-    return {name: _private_bytes(pid) for name, pid in pids.items()}
+def _settled_bytes(pids: dict[str, int], settles: bool) -> dict[str, int]:
+    """Return the same of every router at rest: within seconds it gives back what a burst needed, and then no more."""
+    found = {name: _private_bytes(pid) for name, pid in pids.items()}
+    same, deadline = 0, time.monotonic() + 60
+    while settles and same < 3 and time.monotonic() < deadline:
+        time.sleep(1.0)
+        now = {name: _private_bytes(pid) for name, pid in pids.items()}
+        same = same + 1 if now == found else 0
+        found = now
+    return found
 
 
 def _pairs(hosts: int, containers: int, count: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
@@ -131,9 +137,9 @@ def _pairs(hosts: int, containers: int, count: int) -> list[tuple[tuple[int, int
 
 
 def run(
-    hosts: int = 4, containers: int = 40, queue_pairs: int = 2000, seconds: float = 10.0, settle_s: float = 3.0
+    hosts: int = 4, containers: int = 40, queue_pairs: int = 2000, seconds: float = 10.0, *, settles: bool = True
 ) -> Figures:
-    """Build it all, and measure."""
+    """Build it all, and measure. Memory means something only if it `settles` before it is looked at."""
     names, each = tuple("abcdefgh"[:hosts]), containers // hosts
     pairs = _pairs(hosts, each, queue_pairs)
     counts = {(h, c): 0 for h in range(hosts) for c in range(each)}
@@ -145,7 +151,7 @@ def run(
     with Network(names) as network, NetHosts(network, each) as cluster:
         made = [spawn(cluster.folder, f"m-{n}", _MAIN, cluster.environment(n), network.enter_nowhere()) for n in names]
         try:
-            return _measure(cluster, cast(list[HostOfMany], made), counts, links, seconds, settle_s)
+            return _measure(cluster, cast(list[HostOfMany], made), counts, links, seconds, settles)
         finally:
             for remote in made:
                 remote._end()
@@ -158,7 +164,7 @@ def _all(made: list[HostOfMany], method: str, *args: list[Any]) -> list[Any]:
 
 def _measure(
     cluster: NetHosts, made: list[HostOfMany], counts: dict[tuple[int, int], int],
-    links: list[tuple[tuple[int, int], int, tuple[int, int], int]], seconds: float, settle_s: float,
+    links: list[tuple[tuple[int, int], int, tuple[int, int], int]], seconds: float, settles: bool,
 ) -> Figures:  # fmt: skip
     hosts, each = len(made), cluster.containers
     where = _all(
@@ -166,9 +172,9 @@ def _measure(
         [[counts[h, c] for c in range(each)] for h in range(hosts)],
     )  # fmt: skip
     pids = {name: cluster.pid(name) for name in cluster.names}
-    memory = [_settled_bytes(pids, settle_s)]
-    # First every two containers once: the rest is queue pairs and nothing else.
-    first = len({(a, b) for a, _, b, _ in links})
+    memory = [_settled_bytes(pids, settles)]
+    # First every two containers once, and enough for buffers and tables: the rest is queue pairs and nothing else.
+    first = max(len({(a, b) for a, _, b, _ in links}), len(links) // 4)
     for part in (links[:first], links[first:]):
         todo: list[list[tuple[int, int, Address, int]]] = [[] for _ in range(hosts)]
         for (ha, ca), qa, (hb, cb), qb in part:
@@ -176,7 +182,7 @@ def _measure(
             todo[hb].append((cb, qb, where[ha][ca], where[ha][ca].qpns[qa]))
         _all(made, "connect", todo)
         _all(made, "touch", [[(which, qp) for which, qp, _, _ in mine] for mine in todo])
-        memory.append(_settled_bytes(pids, settle_s))
+        memory.append(_settled_bytes(pids, settles))
     connections = {name: cluster.network.connections(name) for name in cluster.names}
     rates = _all(made, "load", [seconds] * hosts)
     every = list(itertools.chain(*rates))

@@ -9,7 +9,13 @@ pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"no networks 
 
 
 def test_many_share_a_connection_fairly() -> None:
-    figures = run(hosts=3, containers=6, queue_pairs=120, seconds=3.0, settle_s=0.0)
+    figures = run(hosts=3, containers=6, queue_pairs=120, seconds=3.0, settles=False)
     assert set(figures.connections.values()) == {2}  # to each of the two others
     # Of one host: how much the machine gives each of the hosts is its own business.
     assert min(figures.slowest_to_mean_by_host.values()) >= 0.5, figures
+
+
+def test_one_at_rest_takes_less_than_a_kibibyte() -> None:
+    figures = run(hosts=3, containers=6, queue_pairs=6000, seconds=0.1)
+    assert max(figures.bytes_idle.values()) < 1024, figures
+    assert min(figures.bytes_idle.values()) > 512, figures  # it was measured

@@ -45,6 +45,7 @@ struct ffv_router_counters {
 	uint64_t datagrams_dropped;
 	uint64_t rate_waits;        /* how often sending waited for ffv_router_set_rate */
 	uint32_t channels, proxies, pairs;
+	uint32_t pairs_warm;        /* of pairs: in use now, or within the last seconds */
 	uint32_t windows;           /* registered on real devices now */
 	uint32_t under_way;         /* work requests of reliable and unreliable connections that are not done, both ways */
 };
