@@ -99,11 +99,12 @@ $(STAMPS)/bench: pyproject.toml | $(STAMPS)/venv $(STAMPS)/bench.packages
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r $(STAMPS)/bench-requirements.txt
 	@touch $@
 
-bench: build $(STAMPS)/bench  ## measure ffverbs and its peers in one run (about a quarter of an hour)
+bench: build $(STAMPS)/bench $(STAMPS)/lab.packages  ## measure ffverbs and its peers in one run (about a quarter of an hour)
 	@$(PY) -m benchmarks
 	@$(PY) -m benchmarks.sweep
 	@$(PY) -m benchmarks.offered
 	@$(PY) -m benchmarks.scaling
+	@$(PY) -m benchmarks.rdma
 
 # Saved in build/micro on this machine; each run is compared with the last one there, and, in empty cffi calls, with the
 # committed baseline. FAIL=mean:20% makes a run slower than the last fail, WORSE=50 one that takes 50 % more than the
@@ -117,11 +118,12 @@ bench-micro: build $(STAMPS)/bench  ## microbenchmarks of each layer, compared w
 	@$(MICRO) $(if $(wildcard build/micro/*/*.json),--benchmark-compare) $(if $(FAIL),--benchmark-compare-fail=$(FAIL))
 	@$(PY) -m benchmarks.micro_ratios $(if $(BASELINE),--update) $(if $(WORSE),--worse $(WORSE)) build/micro
 
-bench-full: build $(STAMPS)/bench  ## the same with every message size (about two hours)
-	@$(PY) -m benchmarks --rounds 15
+bench-full: build $(STAMPS)/bench $(STAMPS)/lab.packages  ## the same with every message size (about two hours)
+	@$(PY) -m benchmarks --rounds 15 --minutes 60
 	@$(PY) -m benchmarks.sweep --full
 	@$(PY) -m benchmarks.offered --full
 	@$(PY) -m benchmarks.scaling --full
+	@$(PY) -m benchmarks.rdma --full
 
 lint: build  ## ruff, mypy, import-linter
 	@$(PY) tests/run_all.py lint

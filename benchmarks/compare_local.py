@@ -13,15 +13,18 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from benchmarks import machine, placement, programs, report
+from benchmarks import machine, placement, programs, report, timebox
 from benchmarks.claims import ALL_SUBJECTS
 from benchmarks.programs import NotMeasuredError
 from benchmarks.subjects import Setup, Subject
-from benchmarks.targets import Sample, has_enough, judge
+from benchmarks.targets import Sample, has_enough, judge, not_judged
+from benchmarks.timebox import TimeBox
 
 # The sleep's own wake-up, and two readings of the clock, are some 100 us.
 IDLE_CPU_NS: Final = 1_000_000
 QP_BYTES: Final = 64 * 1024
+# Of the default run.
+MINUTES: Final = 6.0
 # Of a report that goes to a file.
 REPORT_COLUMNS: Final = 150
 
@@ -36,6 +39,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=15,
         help="go on so long if the machine moved the cores and no placement has enough samples (default 15)",
     )
+    timebox.add_option(parser, MINUTES)
     parser.add_argument("--cpus", default="0,1", help="the two cores (default 0,1)")
     parser.add_argument("--only", default="", help=f"comma-separated subjects: {names}")
     parser.add_argument("--no-resources", action="store_true", help="leave out idle CPU, memory and many queue pairs")
@@ -74,21 +78,23 @@ class Comparison:
         moved = "" if placement.placements([before, after])[1:] == [] else " (the cores were moved)"
         return f"{report.quantity(value, subject.unit)}{moved}"
 
-    def run_round(self, number: int) -> None:
-        """Run every subject once, self and peers in turn."""
+    def run_round(self, number: int, box: TimeBox) -> None:
+        """Run every subject once, self and peers in turn; but for the first round, until the time is over."""
         measured = {sample.subject for sample in self.samples}
         for subject in self.subjects:
+            if number > 1 and box.is_spent():
+                return
             # What failed without ever having worked is not tried again: it takes time from the others.
             if subject.name in measured or subject.name not in self.failures:
                 self.console.print(f"round {number}: {subject.label}: {self._measure(subject)}", highlight=False)
 
-    def run(self, rounds: int, max_rounds: int) -> None:
-        """Run `rounds` rounds, and up to `max_rounds` while no placement has enough samples."""
+    def run(self, rounds: int, max_rounds: int, box: TimeBox) -> None:
+        """Run `rounds` rounds, and up to `max_rounds` while no placement has enough samples, if there is time."""
         for number in range(1, max_rounds + 1):
             names = [subject.name for subject in self.subjects if subject.name not in self.failures]
             if not names or (number > rounds and has_enough(self.samples, names)):
                 return
-            self.run_round(number)
+            self.run_round(number, box)
 
 
 def _resource_row(result: dict[str, Any]) -> dict[str, Any]:
@@ -132,13 +138,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     subjects = [subject for subject in ALL_SUBJECTS if not only or subject.name in only]
     comparison = Comparison(Setup(args.ffverbs, args.cpus), subjects, progress)
     try:
-        comparison.run(args.rounds, args.max_rounds)
+        comparison.run(args.rounds, args.max_rounds, TimeBox(args.minutes))
     except NotMeasuredError as error:  # the probe itself: no compiler, or cores that are not ours
         progress.print(f"cannot measure on this machine: {error}", markup=False)
         return 1
     resources = [] if args.no_resources else _resources(progress, comparison.failures)
     verdicts = judge(comparison.samples)
     report.show(console, verdicts, resources, comparison.failures)
+    asked = {subject.name for subject in subjects} - comparison.failures.keys()
+    report.show_not_judged(console, not_judged(verdicts, asked))
     content = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine.describe(),

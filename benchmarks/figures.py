@@ -36,7 +36,7 @@ def size_text(size_bytes: int) -> str:
     return f"{size_bytes} B"
 
 
-def _values(content: Mapping[str, Any], field: str) -> dict[str, dict[int, float]]:
+def values(content: Mapping[str, Any], field: str) -> dict[str, dict[int, float]]:
     """Return the values of a field by mode and size; modes without any are left out."""
     found: dict[str, dict[int, float]] = {}
     for point in content["points"]:
@@ -50,25 +50,25 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _table(content: Mapping[str, Any], quantity: Quantity, show: Callable[[float], str]) -> str:
-    values = _values(content, quantity.field)
-    if not values:
+    found = values(content, quantity.field)
+    if not found:
         return ""
-    sizes = sorted({size for by_size in values.values() for size in by_size})
+    sizes = sorted({size for by_size in found.values() for size in by_size})
     text = f"\n## {quantity.title} ({quantity.unit})\n\n"
     text += _row(["", *(size_text(size) for size in sizes)]) + _row(["---", *("---:" for _ in sizes)])
-    for mode, by_size in values.items():
+    for mode, by_size in found.items():
         text += _row([content["labels"][mode], *(show(by_size[s]) if s in by_size else "" for s in sizes)])
     return text
 
 
-def _ratios(content: Mapping[str, Any], quantity: Quantity) -> str:
-    values = _values(content, quantity.field)
-    ours = values.pop(OURS, {})
-    if not ours or not values:
+def _ratios(content: Mapping[str, Any], quantity: Quantity, base: str) -> str:
+    others = values(content, quantity.field)
+    ours = others.pop(base, {})
+    if not ours or not others:
         return ""
-    text = f"\n{quantity.title}, {content['labels'][OURS]} as a ratio to:\n\n"
+    text = f"\n{quantity.title}, {content['labels'][base]} as a ratio to:\n\n"
     text += _row(["", *map(size_text, sorted(ours))]) + _row(["---", *("---:" for _ in ours)])
-    for mode, by_size in values.items():
+    for mode, by_size in others.items():
         cells = (f"{ours[s] / by_size[s]:.2f}" if by_size.get(s) else "" for s in sorted(ours))
         text += _row([content["labels"][mode], *cells])
     return text
@@ -92,14 +92,16 @@ def plotting() -> Any:
     return pyplot
 
 
-def markdown(content: Mapping[str, Any]) -> str:
-    """Return every quantity as a table, with ratios under the latency, the throughput and the processor time."""
-    text = "# Message sizes: ffverbs and its peers on one host\n\n"
+def markdown(
+    content: Mapping[str, Any], title: str = "Message sizes: ffverbs and its peers on one host", base: str = OURS
+) -> str:
+    """Return every quantity as a table, with ratios of the mode `base` under latency, throughput and processor time."""
+    text = f"# {title}\n\n"
     text += f"{headline(content)}; cores {content['cpus']}. Medians over the repetitions of one run.\n"
     for quantity in QUANTITIES:
         text += _table(content, quantity, lambda value, q=quantity: f"{value * q.scale:.3g}")  # type: ignore[misc]
         if quantity.field in PLOTS:
-            text += _ratios(content, quantity)
+            text += _ratios(content, quantity, base)
     for name, reason in content["not_measured"].items():
         text += f"\nNot measured: {content['labels'][name]}: {reason}\n"
     return text
@@ -112,17 +114,17 @@ def draw(content: Mapping[str, Any], folder: Path) -> list[str]:
         return []
     names = []
     for quantity in QUANTITIES:
-        values = _values(content, quantity.field)
-        if quantity.field not in PLOTS or not values:
+        found = values(content, quantity.field)
+        if quantity.field not in PLOTS or not found:
             continue
         figure, axes = pyplot.subplots(figsize=(10, 5), layout="constrained")
-        for mode, by_size in values.items():
+        for mode, by_size in found.items():
             sizes = sorted(by_size)
             style = {"linewidth": 2.5} if mode.startswith("ffverbs") else {"linewidth": 1.2, "linestyle": "--"}
             axes.plot(sizes, [by_size[s] * quantity.scale for s in sizes], marker="o", markersize=3,
                       label=content["labels"][mode], **style)
         axes.set(xscale="log", yscale="log", xlabel="message size", ylabel=f"{quantity.title} ({quantity.unit})")
-        ticks = sorted({size for by_size in values.values() for size in by_size})
+        ticks = sorted({size for by_size in found.values() for size in by_size})
         axes.set_xticks(ticks, [size_text(size) for size in ticks], rotation=45)
         axes.minorticks_off()
         axes.grid(True, which="major", alpha=0.3)

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.claims import ALL_SUBJECTS
-from benchmarks.targets import ONE_LINE, TWO_LINES, Judged, Verdict
+from benchmarks.targets import ENOUGH_SAMPLES, ONE_LINE, TWO_LINES, Judged, Target, Verdict
 
 LABELS: Final = {subject.name: subject.label for subject in ALL_SUBJECTS} | {
     ONE_LINE: "bare hand-over of a cache line",
@@ -79,3 +79,12 @@ def show(
     for name, reason in failures.items():
         console.print(f"[yellow]not measured:[/] {LABELS.get(name, name)}: ", end="")
         console.print(reason, markup=False, highlight=False)
+
+
+def show_not_judged(console: Console, targets: Sequence[Target]) -> None:
+    """Print the targets of which there were too few samples in any one placement of the cores."""
+    for target in targets:
+        names = f"{LABELS[target.own]} against {LABELS[target.peer]}"
+        console.print(f"[yellow]not judged:[/] {names}: fewer than {ENOUGH_SAMPLES} samples while the cores stayed")
+    if targets:
+        console.print("The machine is busy, or moves its cores about: run again, with more --minutes and --max-rounds.")

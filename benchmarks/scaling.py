@@ -20,11 +20,13 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks import figures, machine, programs, results
+from benchmarks import figures, machine, programs, results, timebox
 from benchmarks.programs import NotMeasuredError
+from benchmarks.timebox import TimeBox
 
 SHORT_REPEATS: Final = 5
 FULL_REPEATS: Final = 15
+SHORT_MINUTES: Final = 2.0
 TIMEOUT_S: Final = 300
 
 
@@ -60,11 +62,15 @@ TESTS: Final = (
 )
 
 
-def _measure(tests: Sequence[Test], repeats: int, console: Console) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def _measure(
+    tests: Sequence[Test], repeats: int, console: Console, box: TimeBox
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
     samples: list[dict[str, Any]] = []
     failures: dict[str, str] = {}
-    runs = [(test, count) for _ in range(repeats) for test in tests for count in test.counts]
-    for test, count in track(runs, "scaling", console=console):
+    runs = [(repetition, test, count) for repetition in range(repeats) for test in tests for count in test.counts]
+    for repetition, test, count in track(runs, "scaling", console=console):
+        if repetition and box.is_spent():
+            break
         if test.name in failures:
             continue
         with tempfile.TemporaryDirectory(prefix="ffv-") as directory:
@@ -124,7 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--full", action="store_true", help="more repetitions")
+    parser.add_argument("--full", action="store_true", help="more repetitions, no limit of time")
+    timebox.add_option(parser, SHORT_MINUTES)
     parser.add_argument("--only", default="", help=f"comma-separated tests: {names}")
     parser.add_argument("--out", type=Path, default=programs.CACHE, help="folder for what is written")
     args = parser.parse_args(argv)
@@ -134,7 +141,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     tests = [test for test in TESTS if not only or test.name in only]
     console = Console(stderr=True)
     try:
-        samples, failures = _measure(tests, FULL_REPEATS if args.full else SHORT_REPEATS, console)
+        samples, failures = _measure(
+            tests,
+            FULL_REPEATS if args.full else SHORT_REPEATS,
+            console,
+            TimeBox(None if args.full else args.minutes),
+        )
     except NotMeasuredError as error:
         console.print(f"cannot measure: {error}", markup=False)
         return 1

@@ -20,18 +20,20 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import figures, machine, paper, placement, programs, results
+from benchmarks import figures, machine, paper, placement, programs, results, timebox
 from benchmarks.modes import MODES as LOCAL_MODES
 from benchmarks.modes import Mode
 from benchmarks.network_modes import NETWORK_MODES
 from benchmarks.programs import NotMeasuredError
 from benchmarks.subjects import Setup
+from benchmarks.timebox import TimeBox
 
 MODES: Final = (*LOCAL_MODES, *NETWORK_MODES)
 SHORT_SIZES: Final = tuple(8 * 8**i for i in range(7))  # 8 B to 2 MiB
 FULL_SIZES: Final = tuple(2**i for i in range(1, 23))  # 2 B to 4 MiB
 SHORT_REPEATS: Final = 3
 FULL_REPEATS: Final = 5
+SHORT_MINUTES: Final = 6.0
 # How long a test may take, by a rough guess of a mode's speed.
 TEST_S: Final = 0.3
 MOST_STREAM_BYTES: Final = 4 << 30
@@ -104,17 +106,19 @@ def measure(mode: Mode, setup: Setup, size_bytes: int) -> Point:
 
 
 def run(
-    modes: Sequence[Mode], setup: Setup, sizes: Sequence[int], repeats: int, console: Console
+    modes: Sequence[Mode], setup: Setup, sizes: Sequence[int], repeats: int, console: Console, box: TimeBox
 ) -> tuple[list[Point], dict[str, str]]:
-    """Measure everything; what cannot be measured is left out, with the reason."""
+    """Measure everything; what cannot be measured is left out, with the reason, and repetitions once time is over."""
     points: list[Point] = []
     failures: dict[str, str] = {}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("sweep", total=repeats * len(sizes) * len(modes))
-        for _ in range(repeats):
+        for repetition in range(repeats):
             for size_bytes in sizes:
                 for mode in modes:
+                    if repetition and box.is_spent():
+                        return points, failures
                     progress.update(task, description=f"{mode.label}, {size_bytes} B")
                     if mode.name not in failures:
                         try:
@@ -155,7 +159,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--full", action="store_true", help="every power of two, more repetitions")
+    parser.add_argument("--full", action="store_true", help="every power of two, more repetitions, no limit of time")
+    timebox.add_option(parser, SHORT_MINUTES)
     parser.add_argument("--only", default="", help=f"comma-separated modes: {names}")
     parser.add_argument("--cpus", default="0,1", help="the two cores (default 0,1)")
     parser.add_argument("--ffverbs", default=machine.ffverbs_command(), help="the command that starts ffverbs")
@@ -186,7 +191,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     modes = [mode for mode in MODES if not only or mode.name in only]
     sizes, repeats = (FULL_SIZES, FULL_REPEATS) if args.full else (SHORT_SIZES, SHORT_REPEATS)
     try:
-        points, failures = run(modes, Setup(args.ffverbs, args.cpus), sizes, repeats, console)
+        box = TimeBox(None if args.full else args.minutes)
+        points, failures = run(modes, Setup(args.ffverbs, args.cpus), sizes, repeats, console, box)
     except NotMeasuredError as error:  # the probe itself: no compiler, or cores that are not ours
         console.print(f"cannot measure on this machine: {error}", markup=False)
         return 1

@@ -1,7 +1,7 @@
 """What is aimed at: bounds on the ratio of ffverbs to a peer, judged within one placement of the cores."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -161,3 +161,14 @@ def has_enough(samples: Sequence[Sample], subjects: Sequence[str]) -> bool:
         all(len(verdict.values.get(subject, ())) >= ENOUGH_SAMPLES for subject in subjects)
         for verdict in judge(samples)
     )
+
+
+def not_judged(verdicts: Sequence[Verdict], asked: Collection[str]) -> list[Target]:
+    """Return the targets with a bound that were to be judged, and had too few samples in every placement."""
+    judged = {(each.own, each.peer) for verdict in verdicts for each in verdict.judged}
+    known = {*asked, ONE_LINE, TWO_LINES}
+    return [
+        target
+        for target in TARGETS
+        if target.bound is not None and {target.own, target.peer} <= known and (target.own, target.peer) not in judged
+    ]

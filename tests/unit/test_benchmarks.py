@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks import claims, figures, micro_ratios, offered, paper, scaling, sweep, targets
+from benchmarks import claims, figures, micro_ratios, offered, paper, rdma, scaling, sweep, targets
 from benchmarks.modes import Latency, Mode
+from benchmarks.placement import Probe
 from benchmarks.programs import NotMeasuredError
 from benchmarks.subjects import Setup
+from benchmarks.timebox import TimeBox
 
 SETUP = Setup("ffverbs", "0,1")
 
@@ -74,10 +76,48 @@ def test_a_mode_that_cannot_be_measured_is_reported_and_not_tried_again(monkeypa
 
     monkeypatch.setattr(sweep, "measure", measure)
     modes = [Mode(name, name, lambda *_: Latency(1.0), None, 0, 1) for name in ("bad", "good")]
-    points, failures = sweep.run(modes, SETUP, [8, 64], 2, Console(quiet=True))
+    points, failures = sweep.run(modes, SETUP, [8, 64], 2, Console(quiet=True), TimeBox(None))
     assert failures == {"bad": "it is missing"}
     assert [each.size_bytes for each in points] == [8, 64, 8, 64]
     assert tries.count(("bad", 8)) == 1 and ("bad", 64) not in tries
+
+
+def test_repetitions_are_left_out_when_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "measure", lambda mode, setup, size_bytes: point(mode.name, size_bytes, 1.0))
+    modes = [Mode(name, name, lambda *_: Latency(1.0), None, 0, 1) for name in ("one", "two")]
+    points, _ = sweep.run(modes, SETUP, [8, 64], 3, Console(quiet=True), TimeBox(0))
+    assert [(each.mode, each.size_bytes) for each in points] == [("one", 8), ("two", 8), ("one", 64), ("two", 64)]
+    assert not TimeBox(1000).is_spent() and not TimeBox(None).is_spent()
+
+
+def samples_of(subject: str, count: int, value: float = 10.0) -> list[targets.Sample]:
+    near = Probe(40.0, 60.0)
+    return [targets.Sample(subject, value, near, near, {})] * count
+
+
+def test_targets_with_too_few_samples_are_named() -> None:
+    samples = samples_of("send_lat_8", 3) + samples_of("ucx_tag_lat_8", 2) + samples_of("write_lat_8", 1)
+    verdicts = targets.judge(samples)
+    missing = targets.not_judged(verdicts, {"send_lat_8", "ucx_tag_lat_8", "write_lat_8"})
+    assert [(each.own, each.peer) for each in missing] == [("send_lat_8", "ucx_tag_lat_8")]
+    (verdict,) = verdicts
+    assert {each.peer for each in verdict.judged} == {targets.ONE_LINE, targets.TWO_LINES}
+
+
+def test_points_of_rdma_are_medians_and_are_drawn(tmp_path: Path) -> None:
+    samples = [
+        vars(rdma.Point(mode, 64, p50_ns=ns, bytes_per_s=rate))
+        for mode, ns, rate in (("raw", 3.0, None), ("raw", 5.0, 2e6), ("raw", 4.0, None), ("tcp", 9.0, 1e6))
+    ]
+    points = rdma.merged(samples)
+    assert [(each["mode"], each["p50_ns"], each["bytes_per_s"]) for each in points] == [
+        ("raw", 4.0, 2e6),
+        ("tcp", 9.0, 1e6),
+    ]
+    text = figures.markdown({**content([]), "points": points, "labels": rdma.LABELS, "not_measured": {}}, "RDMA", "tcp")
+    assert text.startswith("# RDMA\n") and "| raw Soft-RoCE (perftest) | 2.25 |" in text
+    pytest.importorskip("matplotlib", reason="plots need matplotlib (the `bench` requirements)")
+    assert rdma.draw({"points": points, "labels": rdma.LABELS}, tmp_path) == ["rdma.png"]
 
 
 def test_scaling_takes_the_median_of_the_best_and_compares_with_the_fewest() -> None:
