@@ -61,12 +61,13 @@ def _cpu_ns(mode: Mode) -> float:
     return (usage.ru_utime + usage.ru_stime) * 1e9 + others
 
 
-def _count(cost_s: float, size_bytes: int) -> int:
-    """How many messages make a test of TEST_S."""
-    return max(64, min(int(TEST_S / (cost_s + size_bytes / COPY_BYTES_PER_S)), MOST_STREAM_BYTES // size_bytes))
+def _count(cost_s: float, size_bytes: int, times: int = 1) -> int:
+    """How many messages make a test of so many TEST_S."""
+    in_time = int(TEST_S / (cost_s + size_bytes / COPY_BYTES_PER_S))
+    return times * max(64, min(in_time, MOST_STREAM_BYTES // size_bytes))
 
 
-def stream(mode: Mode, setup: Setup, size_bytes: int) -> tuple[float | None, float | None]:
+def stream(mode: Mode, setup: Setup, size_bytes: int, times: int = 1) -> tuple[float | None, float | None]:
     """Return bytes/s and the processor's ns a byte, of all processes together; None for what the mode does not tell.
 
     Starting a program costs more than many a test, so a test is run at two lengths: what the longer one costs more is
@@ -74,7 +75,7 @@ def stream(mode: Mode, setup: Setup, size_bytes: int) -> tuple[float | None, flo
     """
     if mode.stream is None:
         return None, None
-    count = _count(mode.stream_s_per_message, size_bytes)
+    count = _count(mode.stream_s_per_message, size_bytes, times)
     costs = []
     rate = 0.0
     for messages in (max(16, count // 8), count):
