@@ -7,8 +7,10 @@ end, and ffverbs has a router on each. Everything is made when it is first wante
 
 import atexit
 import os
+import signal
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Final
 
@@ -17,6 +19,13 @@ from tests.lab.network import NetHosts, Network, unavailable
 
 HOSTS: Final = ("a", "b")
 VXLAN_BYTES: Final = 50  # that a frame grows by
+
+
+def _close_at_end(close: Callable[[], object]) -> None:
+    """Have it closed when this process ends, also when it is told to: an interrupted `make` tells its children so."""
+    atexit.register(close)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
 
 
 def _run(command: Sequence[str]) -> None:
@@ -32,7 +41,7 @@ def _cable() -> Network:
     if reason:
         raise NotMeasuredError(reason)
     network = Network(HOSTS)
-    atexit.register(network.close)
+    _close_at_end(network.close)
     return network
 
 
@@ -107,7 +116,7 @@ def bridge() -> Plain:
 def vxlan() -> Vxlan:
     """The overlay of two hosts."""
     overlay = Vxlan(_cable())
-    atexit.register(overlay.close)
+    _close_at_end(overlay.close)
     return overlay
 
 
@@ -115,5 +124,5 @@ def vxlan() -> Vxlan:
 def hosts() -> NetHosts:
     """Two hosts with a router each; containers of them have no network."""
     made = NetHosts(_cable())
-    atexit.register(made.close)
+    _close_at_end(made.close)
     return made

@@ -38,8 +38,8 @@ def _reason(stderr: str, stdout: str) -> str:
 def run(command: Sequence[str], *, timeout_s: float = 60, env: Mapping[str, str] | None = None) -> str:
     """Run `command` to its end and return its standard output.
 
-    NotMeasuredError when it is missing, fails, or is not done after `timeout_s`; its whole process group is then
-    killed, for benchmarks have children.
+    NotMeasuredError when it is missing, fails, or is not done after `timeout_s`. Its whole process group is killed when
+    it is not waited for any more, for benchmarks have children.
     """
     try:
         process = subprocess.Popen(
@@ -59,6 +59,10 @@ def run(command: Sequence[str], *, timeout_s: float = 60, env: Mapping[str, str]
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         raise NotMeasuredError(f"{_name(command)}: not done after {timeout_s:.0f} s") from error
+    except BaseException:  # told to end
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
     if process.returncode != 0:
         raise NotMeasuredError(f"{_name(command)}: exit code {process.returncode}: {_reason(err, out)}")
     return out

@@ -3,8 +3,8 @@
 python -m benchmarks.sweep [--full] [--only MODE,...] [--out FOLDER]
 
 Writes sweep.json, sweep.md and one plot for each quantity. A size is measured in every mode before the next size is
-begun, the whole is repeated, and a value is the median over the repetitions. Exit code 1 when nothing could be
-measured.
+begun, the ends first, the whole is repeated, and a value is the median over the repetitions. Exit code 1 when nothing
+could be measured.
 """
 
 import argparse
@@ -34,6 +34,8 @@ FULL_SIZES: Final = tuple(2**i for i in range(1, 23))  # 2 B to 4 MiB
 SHORT_REPEATS: Final = 3
 FULL_REPEATS: Final = 5
 SHORT_MINUTES: Final = 6.0
+# Measured whatever the time: the ends and the middle.
+LEAST_SIZES: Final = 3
 # How long a test may take, by a rough guess of a mode's speed.
 TEST_S: Final = 0.3
 MOST_STREAM_BYTES: Final = 4 << 30
@@ -106,19 +108,36 @@ def measure(mode: Mode, setup: Setup, size_bytes: int) -> Point:
     )
 
 
+def coarse_to_fine(sizes: Sequence[int]) -> list[int]:
+    """Return the ends, then the middle, then the middles of what is between: what is left out then is in between."""
+    order = [0, len(sizes) - 1]
+    spans = [(0, len(sizes) - 1)]
+    while spans:
+        low, high = spans.pop(0)
+        middle = (low + high) // 2
+        if middle not in order:
+            order.append(middle)
+        if high - low > 1:
+            spans += [(low, middle), (middle, high)]
+    return [sizes[i] for i in dict.fromkeys(order)]
+
+
 def run(
     modes: Sequence[Mode], setup: Setup, sizes: Sequence[int], repeats: int, console: Console, box: TimeBox
 ) -> tuple[list[Point], dict[str, str]]:
-    """Measure everything; what cannot be measured is left out, with the reason, and repetitions once time is over."""
+    """Measure everything; what cannot be measured is left out, with the reason.
+
+    Once the time is over, repetitions are left out, and sizes between those that were measured.
+    """
     points: list[Point] = []
     failures: dict[str, str] = {}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("sweep", total=repeats * len(sizes) * len(modes))
         for repetition in range(repeats):
-            for size_bytes in sizes:
+            for number, size_bytes in enumerate(coarse_to_fine(sizes)):
                 for mode in modes:
-                    if repetition and box.is_spent():
+                    if box.is_spent() and (repetition or number >= LEAST_SIZES):
                         return points, failures
                     progress.update(task, description=f"{mode.label}, {size_bytes} B")
                     if mode.name not in failures:
@@ -178,7 +197,7 @@ def _content(args: argparse.Namespace, points: Sequence[Point], failures: dict[s
         "machine": machine.describe(),
         "cpus": args.cpus,
         "labels": {mode.name: mode.label for mode in MODES},
-        "points": [asdict(point) for point in medians(points)],
+        "points": [asdict(point) for point in sorted(medians(points), key=lambda point: point.size_bytes)],
         "samples": [asdict(point) for point in points],
         "not_measured": failures,
     }

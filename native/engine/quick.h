@@ -31,6 +31,7 @@ static inline bool quick_is_usual(const struct ffv_qp_shm *qp, const struct ffv_
 }
 
 /* Where the message stands, NULL if that is not one place here. */
+__attribute__((always_inline))
 static inline const uint8_t *quick_source(const struct ffv_qp_ref *req, const struct ffv_wqe_shm *wqe, uint32_t length)
 {
 	struct ffv_segment segment;
@@ -45,6 +46,7 @@ static inline const uint8_t *quick_source(const struct ffv_qp_ref *req, const st
 }
 
 /* Where the receive work request at `head` takes it, NULL if there is none or that is not one place here. */
+__attribute__((always_inline))
 static inline uint8_t *quick_receive(const struct ffv_qp_ref *resp, uint64_t head, uint32_t length)
 {
 	const struct ffv_rq_ref *rq = &resp->rq;
@@ -60,6 +62,7 @@ static inline uint8_t *quick_receive(const struct ffv_qp_ref *resp, uint64_t hea
 }
 
 /* Where a WRITE goes, NULL if it may not or that is not one place here. */
+__attribute__((always_inline))
 static inline uint8_t *quick_target(const struct ffv_qp_ref *resp, const struct ffv_wqe_shm *wqe, uint32_t length)
 {
 	struct ffv_segment segment;
@@ -142,6 +145,7 @@ static inline bool quick(struct run *run)
 }
 
 /* The only work request that waits, without a run. Queue locked. */
+__attribute__((always_inline))
 static inline enum quick quick_alone(const struct ffv_exec_env *env, const struct ffv_qp_ref *req,
 				     const struct ffv_qp_ref *resp)
 {

@@ -1,13 +1,15 @@
 """The sweep's arithmetic and its report; what it measures is not judged here."""
 
 import json
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from benchmarks import claims, figures, micro_ratios, offered, paper, rdma, scaling, sweep, targets
+from benchmarks import claims, figures, micro_ratios, offered, paper, programs, rdma, scaling, sweep, targets
 from benchmarks.modes import Latency, Mode
 from benchmarks.placement import Probe
 from benchmarks.programs import NotMeasuredError
@@ -85,9 +87,30 @@ def test_a_mode_that_cannot_be_measured_is_reported_and_not_tried_again(monkeypa
 def test_repetitions_are_left_out_when_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "measure", lambda mode, setup, size_bytes: point(mode.name, size_bytes, 1.0))
     modes = [Mode(name, name, lambda *_: Latency(1.0), None, 0, 1) for name in ("one", "two")]
-    points, _ = sweep.run(modes, SETUP, [8, 64], 3, Console(quiet=True), TimeBox(0))
-    assert [(each.mode, each.size_bytes) for each in points] == [("one", 8), ("two", 8), ("one", 64), ("two", 64)]
+    points, _ = sweep.run(modes, SETUP, [1, 2, 3, 4, 5], 3, Console(quiet=True), TimeBox(0))
+    # Everything once, but for sizes between those that were measured.
+    assert [(each.mode, each.size_bytes) for each in points] == [(m, n) for n in (1, 5, 3) for m in ("one", "two")]
     assert not TimeBox(1000).is_spent() and not TimeBox(None).is_spent()
+
+
+def test_a_program_ends_with_who_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told to end meanwhile: the program, which has a session of its own, is not left behind."""
+
+    def interrupted(process: "subprocess.Popen[str]", *_: object, **__: object) -> tuple[str, str]:
+        started.append(process)
+        raise KeyboardInterrupt
+
+    started: list[subprocess.Popen[str]] = []
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        programs.run(["sleep", "600"])
+    (process,) = started
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_sizes_are_measured_from_coarse_to_fine() -> None:
+    assert sweep.coarse_to_fine([1, 2, 3, 4, 5, 6, 7]) == [1, 7, 4, 2, 5, 3, 6]
+    assert sweep.coarse_to_fine([8]) == [8] and sweep.coarse_to_fine([8, 64]) == [8, 64]
 
 
 def samples_of(subject: str, count: int, value: float = 10.0) -> list[targets.Sample]:
