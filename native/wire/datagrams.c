@@ -73,14 +73,16 @@ static void post_datagram(struct ffv_pair *pair, const struct ffv_frame *frame, 
 	free(copy);
 }
 
-/* True if the container that is addressed is attached: posting does not wait for it then. */
+/* True if the container that is addressed is attached: posting does not wait for it then. One of a third host, which has a
+ * proxy here, too, is reached by that host's router, not by way of this one. */
 static bool is_attached(const struct ffv_proxy *proxy, const struct ffv_frame_address *to)
 {
 	struct ffv_peer *peer = ffv_peer_get(proxy->ctx, to->to_gid, to->to_qpn);
+	bool of_this_host = peer && !peer->view.proxy;
 
 	if (peer)
 		ffv_peer_put(peer);
-	return peer != NULL;
+	return of_this_host;
 }
 
 static void keep_datagram(struct ffv_pair *pair, const struct ffv_frame *frame, const uint8_t *payload)

@@ -38,8 +38,8 @@ void ffv_incoming_rest(struct ffv_pair *pair)
 {
 	struct ffv_in_window *window = pair->in.window;
 
-	if (!window || pair->in.first != pair->in.end || pair->datagrams_under_way)
-		return;
+	if (!window || pair->in.first != pair->in.end || pair->datagrams_under_way || pair->jobs)
+		return; /* while a job is under way the qp may still use it: afterwards */
 	if (pair->qp)
 		ffv_qp_lend_ids(pair->qp, NULL);
 	lock(pair);
@@ -351,15 +351,20 @@ struct ffv_proxy *ffv_proxy_for(struct ffv_router *router, struct ffv_link_chann
 	if (block >= FFV_QPN_BLOCKS)
 		return NULL;
 	pthread_mutex_lock(&router->lock);
-	struct ffv_proxy *proxy = ffv_proxy_find_locked(router, gid, block);
-	if (!proxy) {
+	struct ffv_proxy *proxy = ffv_proxy_find_locked(router, gid, block, channel->number);
+	bool claims = router->checks_owners;
+	if (!proxy && (!claims || ffv_proxy_may_wait_locked(router, channel->number))) {
 		proxy = ffv_proxy_new_locked(router, gid, block, channel->number);
 		fresh = proxy != NULL;
 	}
+	if (fresh) {
+		proxy->admitted = !claims;
+		ffv_proxy_go_on_locked(proxy);
+	}
 	pthread_mutex_unlock(&router->lock);
-	if (fresh)
-		ffv_router_queue_job(router, &(struct ffv_job){ .kind = FFV_JOB_OPEN_PROXY, .proxy = proxy });
-	return proxy && proxy->channel == channel->number ? proxy : NULL;
+	if (fresh && claims)
+		ffv_proxy_claim(proxy);
+	return proxy;
 }
 
 static bool grow_theirs(struct ffv_link_channel *channel, uint32_t number)
@@ -377,6 +382,14 @@ static bool grow_theirs(struct ffv_link_channel *channel, uint32_t number)
 	channel->theirs = grown;
 	channel->num_theirs = count;
 	return true;
+}
+
+void ffv_incoming_unname(struct ffv_pair *pair, struct ffv_link_channel *channel)
+{
+	uint32_t number = pair->in.number;
+
+	if (number < channel->num_theirs && channel->theirs[number] == pair)
+		channel->theirs[number] = NULL;
 }
 
 static void on_open(struct ffv_router *router, struct ffv_link_channel *channel, const struct ffv_frame *frame,
@@ -400,6 +413,7 @@ static void on_open(struct ffv_router *router, struct ffv_link_channel *channel,
 	if (!pair)
 		return;
 	ffv_incoming_close(pair, FFV_WC_RETRY_EXC_ERR);
+	ffv_incoming_unname(pair, channel); /* it may give the same queue pair another number */
 	pair->in.number = frame->pair;
 	pair->in.incarnation = frame->incarnation;
 	pair->in.open = true;
@@ -461,9 +475,10 @@ static void on_gone(struct ffv_router *router, struct ffv_link_channel *channel,
 {
 	pthread_mutex_lock(&router->lock);
 	struct ffv_proxy *proxy = gone->qpn_first / FFV_QPN_BLOCK < FFV_QPN_BLOCKS
-					  ? ffv_proxy_find_locked(router, gone->gid, gone->qpn_first / FFV_QPN_BLOCK) : NULL;
+					  ? ffv_proxy_find_locked(router, gone->gid, gone->qpn_first / FFV_QPN_BLOCK,
+								  channel->number) : NULL;
 	pthread_mutex_unlock(&router->lock);
-	if (proxy && proxy->channel == channel->number && !keep_later(proxy, received))
+	if (proxy && !keep_later(proxy, received))
 		ffv_proxy_retire(proxy, gone->died != 0);
 }
 

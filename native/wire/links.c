@@ -45,14 +45,9 @@ void ffv_link_break(struct ffv_router *router, struct ffv_link_channel *channel,
 	pthread_mutex_unlock(&router->lock);
 	ffv_store_relaxed(&router->segment_changed, true);
 	ffv_calls_end(router, channel);
-	for (struct ffv_proxy *proxy = router->proxies; proxy; proxy = proxy->next) {
-		if (proxy->channel != channel->number || proxy->state >= FFV_PROXY_CLOSING)
-			continue;
-		for (uint32_t i = 0; i < FFV_QPN_BLOCK; i++)
-			if (proxy->pairs[i])
-				ffv_outgoing_fail(proxy->pairs[i], FFV_WC_RETRY_EXC_ERR);
-		ffv_proxy_retire(proxy, true);
-	}
+	for (struct ffv_proxy *proxy = router->proxies; proxy; proxy = proxy->next)
+		if (proxy->channel == channel->number && proxy->state < FFV_PROXY_CLOSING)
+			ffv_proxy_lose(proxy);
 	snprintf(event.text, sizeof event.text, "%s", why);
 	ffv_router_raise(router, &event);
 }
@@ -90,13 +85,18 @@ void ffv_link_resume(struct ffv_router *router, struct ffv_link_channel *channel
 		ffv_link_lose(router, channel, "its descriptor cannot be waited for");
 }
 
+static bool is_silent(const struct ffv_channel *channel, uint64_t now_ns)
+{
+	return ffv_channel_unseen(channel) && ffv_elapsed_ns(now_ns, channel->heard_ns) > FFV_LEAST_PATIENCE_NS;
+}
+
 /* Everybody who has waited too long for a host that says nothing. */
 static void sweep(struct ffv_router *router)
 {
 	for (uint32_t n = 0; n < FFV_MAX_PAIRS; n++) {
 		struct ffv_pair *pair = router->numbers[n];
 		struct ffv_link_channel *channel = pair ? ffv_router_channel(router, pair->proxy->channel) : NULL;
-		if (channel && ffv_elapsed_ns(router->now_ns, channel->io.heard_ns) > FFV_LEAST_PATIENCE_NS)
+		if (channel && is_silent(&channel->io, router->now_ns))
 			ffv_outgoing_lose_patience(pair, channel, router->now_ns);
 	}
 }
@@ -119,7 +119,7 @@ void ffv_link_tick(struct ffv_router *router)
 			ffv_link_lose(router, channel, ffv_error_text());
 		if (channel->lost_ns && router->now_ns - channel->lost_ns > FFV_LINK_PATIENCE_NS)
 			ffv_link_break(router, channel, "it was not to be reached again");
-		silent |= ffv_channel_unseen(&channel->io) && ffv_elapsed_ns(router->now_ns, channel->io.heard_ns) > FFV_LEAST_PATIENCE_NS;
+		silent |= is_silent(&channel->io, router->now_ns);
 	}
 	if (silent && router->now_ns - router->swept_ns > SWEEP_NS) {
 		router->swept_ns = router->now_ns;

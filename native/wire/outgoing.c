@@ -169,7 +169,11 @@ static void send_close(const struct ffv_pair *pair, struct ffv_link_channel *cha
 void ffv_outgoing_lose_patience(struct ffv_pair *pair, struct ffv_link_channel *channel, uint64_t now_ns)
 {
 	uint64_t heard = channel->io.heard_ns, patience = pair->ready && pair->shm ? patience_ns(pair) : 0;
+	bool waits = patience && pair->out.cursor == pair->out.acked;
 
+	if (waits && !pair->out.waits) /* it was posted after the last look, and the host may have been silent long before */
+		pair->out.since_ns = now_ns;
+	pair->out.waits = waits;
 	heard = heard > pair->out.since_ns ? heard : pair->out.since_ns;
 	if (!patience || ffv_elapsed_ns(now_ns, heard) <= patience)
 		return;
@@ -458,8 +462,10 @@ static enum ffv_pull send_request(struct ffv_pair *pair, struct ffv_link_channel
 	out->window->bad[slot] = 0;
 	out->bytes_under_way += payload;
 	out->sinks_under_way += sink;
-	if (out->cursor == out->acked)
+	if (out->cursor == out->acked) {
 		out->since_ns = pair->proxy->router->now_ns;
+		out->waits = false;
+	}
 	out->cursor++;
 	return FFV_PULL_DONE;
 }

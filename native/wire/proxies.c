@@ -186,10 +186,11 @@ static void hook_datagram(void *arg, const struct ffv_qp_ref *requester, const s
 
 /* ---- proxies ------------------------------------------------------------------------------------------------------------ */
 
-struct ffv_proxy *ffv_proxy_find_locked(struct ffv_router *router, const uint8_t gid[16], uint32_t block)
+struct ffv_proxy *ffv_proxy_find_locked(struct ffv_router *router, const uint8_t gid[16], uint32_t block, uint32_t channel)
 {
 	for (struct ffv_proxy *proxy = router->proxies; proxy; proxy = proxy->next)
-		if (proxy->block == block && proxy->state < FFV_PROXY_CLOSING && !memcmp(proxy->gid, gid, 16))
+		if (proxy->block == block && proxy->channel == channel && proxy->state < FFV_PROXY_CLOSING &&
+		    !memcmp(proxy->gid, gid, 16))
 			return proxy;
 	return NULL;
 }
@@ -207,6 +208,9 @@ struct ffv_proxy *ffv_proxy_new_locked(struct ffv_router *router, const uint8_t 
 	proxy->block = block;
 	proxy->channel = channel;
 	proxy->last_datagram = &proxy->datagrams;
+	proxy->waits = true;
+	proxy->held = ffv_router_new_job(&(struct ffv_job){ .kind = FFV_JOB_OPEN_PROXY, .proxy = proxy });
+	proxy->last_held = &proxy->held->next;
 	proxy->hooks = (struct ffv_proxy_hooks){ .arg = proxy, .answer = hook_answer, .datagram = hook_datagram,
 						 .bytes = hook_bytes, .fetch = hook_fetch, .more = hook_more,
 						 .wanted = hook_wanted, .attended = hook_attended, .peer_gone = hook_peer_gone };
@@ -241,6 +245,11 @@ static void forget_wanted_locked(struct ffv_proxy *proxy)
 	router->num_wanted = kept;
 }
 
+void ffv_proxy_close(struct ffv_proxy *proxy)
+{
+	ffv_router_queue_job(proxy->router, &(struct ffv_job){ .kind = FFV_JOB_CLOSE_PROXY, .proxy = proxy });
+}
+
 void ffv_proxy_retire(struct ffv_proxy *proxy, bool died)
 {
 	struct ffv_router *router = proxy->router;
@@ -264,10 +273,15 @@ void ffv_proxy_retire(struct ffv_proxy *proxy, bool died)
 		ffv_segment_announce_locked(router);
 	proxy->state = FFV_PROXY_CLOSING;
 	proxy->died = died;
+	if (proxy->waits) {
+		proxy->refused = true;
+		ffv_proxy_go_on_locked(proxy);
+	}
 	forget_wanted_locked(proxy);
 	pthread_cond_broadcast(&router->changed);
 	pthread_mutex_unlock(&router->lock);
-	ffv_router_queue_job(router, &(struct ffv_job){ .kind = FFV_JOB_CLOSE_PROXY, .proxy = proxy });
+	if (!proxy->num_pairs)
+		ffv_proxy_close(proxy);
 	memcpy(event.gid, proxy->gid, 16);
 	ffv_router_raise(router, &event);
 }
@@ -357,11 +371,14 @@ static struct ffv_slab pairs = FFV_SLAB(sizeof(struct ffv_pair));
 
 void ffv_pair_free(struct ffv_pair *pair)
 {
+	struct ffv_proxy *proxy = pair->proxy;
+
 	ffv_incoming_free(pair);
 	ffv_slab_free(&ffv_out_windows, pair->out.window);
 	ffv_slab_free(&ffv_pair_refs, pair->ref);
-	pair->proxy->num_pairs--;
 	ffv_slab_free(&pairs, pair);
+	if (!--proxy->num_pairs && proxy->state == FFV_PROXY_CLOSING)
+		ffv_proxy_close(proxy);
 }
 
 struct ffv_pair *ffv_pair_new(struct ffv_proxy *proxy, uint32_t far_qpn, uint32_t type, const uint8_t gid[16], uint32_t qpn)
@@ -414,6 +431,7 @@ void ffv_pair_connected(struct ffv_pair *pair, const struct ffv_job *job)
 		return;
 	}
 	pair->ready = true;
+	ffv_incoming_rest(pair);
 	if (job->to_rts) {
 		ffv_incoming_go_on(pair);
 	}
@@ -474,13 +492,12 @@ void ffv_pair_retire(struct ffv_pair *pair)
 
 	if (pair->dead)
 		return;
-	uint32_t number = pair->in.number;
 	ffv_incoming_close(pair, FFV_WC_RETRY_EXC_ERR);
 	ffv_transfer_forget(pair);
 	ffv_transfer_unpark(pair, channel);
 	leave_turn(pair);
-	if (channel && number < channel->num_theirs && channel->theirs[number] == pair)
-		channel->theirs[number] = NULL;
+	if (channel)
+		ffv_incoming_unname(pair, channel);
 	if (pair->number != FFV_NONE)
 		router->numbers[pair->number] = NULL;
 	pthread_mutex_lock(&router->lock);

@@ -178,7 +178,7 @@ static bool is_open(const struct ffv_router *router, uint32_t number)
 {
 	const struct ffv_link_channel *channel = router->channels[number % FFV_MAX_CHANNELS];
 
-	return channel && channel->number == number;
+	return channel && channel->number == number && !channel->broken;
 }
 
 int ffv_router_reach(struct ffv_router *router, const uint8_t gid[16], uint32_t qpn, uint32_t number)
@@ -191,23 +191,22 @@ int ffv_router_reach(struct ffv_router *router, const uint8_t gid[16], uint32_t 
 int ffv_proxy_reach(struct ffv_router *router, const uint8_t gid[16], uint32_t qpn, uint32_t number)
 {
 	uint32_t block = qpn / FFV_QPN_BLOCK;
-	struct ffv_job job = { .kind = FFV_JOB_OPEN_PROXY };
 
 	if (block >= FFV_QPN_BLOCKS)
 		return ffv_fail(EINVAL, "there is no queue pair %#x", qpn);
 	pthread_mutex_lock(&router->lock);
-	struct ffv_proxy *proxy = ffv_proxy_find_locked(router, gid, block);
+	struct ffv_proxy *proxy = ffv_proxy_find_locked(router, gid, block, number);
 	if (!proxy && (number == FFV_NO_CHANNEL || is_open(router, number)))
-		proxy = job.proxy = ffv_proxy_new_locked(router, gid, block, number);
+		proxy = ffv_proxy_new_locked(router, gid, block, number);
 	if (!proxy) {
 		pthread_mutex_unlock(&router->lock);
 		return ffv_fail(ENOTCONN, "the router of that host is not connected");
 	}
 	proxy->waiters++;
-	pthread_mutex_unlock(&router->lock);
-	if (job.proxy)
-		ffv_router_queue_job(router, &job);
-	pthread_mutex_lock(&router->lock);
+	proxy->admitted = true; /* who asks knows where it is */
+	ffv_proxy_go_on_locked(proxy);
+	if (proxy->waits) /* for an earlier one, of another host */
+		ffv_owner_say_locked(router, gid, number, true);
 	while (proxy->state == FFV_PROXY_OPENING)
 		pthread_cond_wait(&router->changed, &router->lock);
 	int rc = proxy->state == FFV_PROXY_OPEN ? 0 : ffv_fail(proxy->error ? -proxy->error : ENOTCONN, "%s", proxy->error_text);
@@ -225,7 +224,7 @@ int ffv_router_is_proxy(struct ffv_router *router, const uint8_t gid[16], uint32
 	*channel = UINT32_MAX;
 	pthread_mutex_lock(&router->lock);
 	for (const struct ffv_proxy *proxy = router->proxies; proxy && !found; proxy = proxy->next) {
-		found = proxy->block == qpn / FFV_QPN_BLOCK && !memcmp(proxy->gid, gid, 16);
+		found = !proxy->waits && !proxy->refused && proxy->block == qpn / FFV_QPN_BLOCK && !memcmp(proxy->gid, gid, 16);
 		if (found)
 			*channel = proxy->channel;
 	}
@@ -285,6 +284,7 @@ int ffv_router_query(struct ffv_router *router, struct ffv_router_counters *coun
 		.window_bytes = ffv_load_relaxed(&router->windows.bytes),
 		.rate_waits = ffv_load_relaxed(&router->rate_waits),
 		.datagrams_dropped = ffv_load_relaxed(&router->datagrams_dropped),
+		.claims_refused = ffv_load_relaxed(&router->claims_refused),
 	};
 
 	found.windows_made = ffv_load_acquire(&router->windows.made);

@@ -57,7 +57,7 @@ void ffv_router_raise(struct ffv_router *router, const struct ffv_router_event *
 
 static struct ffv_slab jobs = FFV_SLAB(sizeof(struct ffv_job));
 
-void ffv_router_queue_job(struct ffv_router *router, const struct ffv_job *job)
+struct ffv_job *ffv_router_new_job(const struct ffv_job *job)
 {
 	struct ffv_job *copy = ffv_slab_alloc(&jobs);
 
@@ -65,9 +65,17 @@ void ffv_router_queue_job(struct ffv_router *router, const struct ffv_job *job)
 		abort(); /* a proxy that is never opened or closed cannot be told from a leak */
 	*copy = *job;
 	copy->next = NULL;
+	return copy;
+}
+
+void ffv_router_queue_job(struct ffv_router *router, const struct ffv_job *job)
+{
+	struct ffv_job *copy = ffv_router_new_job(job);
+
 	pthread_mutex_lock(&router->lock);
-	*router->last_job = copy;
-	router->last_job = &copy->next;
+	struct ffv_job ***last = job->proxy->waits ? &job->proxy->last_held : &router->last_job;
+	**last = copy;
+	*last = &copy->next;
 	pthread_cond_broadcast(&router->changed);
 	pthread_mutex_unlock(&router->lock);
 }
@@ -263,21 +271,22 @@ static void forget_proxy(struct ffv_proxy *proxy)
 			break;
 		}
 	}
+	ffv_proxy_left_locked(proxy);
 	pthread_cond_broadcast(&router->changed);
 	pthread_mutex_unlock(&router->lock);
 	if (last)
 		ffv_proxy_free(proxy);
 }
 
-static void finish_job(struct ffv_router *router, struct ffv_job *job)
+static void finish_job(struct ffv_job *job)
 {
 	switch (job->kind) {
 	case FFV_JOB_OPEN_PROXY:
 		ffv_proxy_opened(job->proxy, job->result, job->text);
 		break;
 	case FFV_JOB_CLOSE_PROXY:
-		if (job->result == -EBUSY || job->proxy->num_pairs) /* a queue pair's job came in between */
-			ffv_router_queue_job(router, &(struct ffv_job){ .kind = FFV_JOB_CLOSE_PROXY, .proxy = job->proxy });
+		if (job->result == -EBUSY)
+			ffv_proxy_close(job->proxy);
 		else
 			forget_proxy(job->proxy);
 		break;
@@ -309,7 +318,7 @@ static void finish_jobs(struct ffv_router *router)
 	pthread_mutex_unlock(&router->lock);
 	while (job) {
 		struct ffv_job *next = job->next;
-		finish_job(router, job);
+		finish_job(job);
 		ffv_slab_free(&jobs, job);
 		job = next;
 	}
@@ -450,6 +459,7 @@ static void serve_queues(struct ffv_router *router)
 	ffv_calls_free_ended(router);
 	ffv_calls_begin(router);
 	finish_jobs(router);
+	ffv_owners_serve(router);
 	serve_wanted(router);
 	ffv_hot_poll(router);
 	serve_touched(router);
@@ -572,6 +582,7 @@ int ffv_router_create(const char *dir, struct ffv_router **out)
 	router->epoll_fd = router->wake_fd = router->event_fd = -1;
 	router->last_job = &router->jobs;
 	router->last_new_call = &router->new_calls;
+	router->last_owner = &router->owners;
 	router->last_done = &router->done;
 	router->dir = dir ? strdup(dir) : NULL;
 	router->numbers = calloc(FFV_MAX_PAIRS, sizeof(struct ffv_pair *));
@@ -593,6 +604,7 @@ static void free_router(struct ffv_router *router)
 	ffv_calls_end(router, NULL);
 	ffv_calls_free_ended(router);
 	free((void *)router->our_calls.call);
+	ffv_owners_serve(router);
 	if (router->nodedir)
 		ffv_nodedir_close(router->nodedir);
 	while (router->events) {

@@ -81,6 +81,7 @@ struct ffv_outgoing {
 	uint32_t incarnation;
 	uint64_t opened_at;           /* where in the channel's stream that OPEN begins */
 	uint64_t cursor;              /* next work request to pull */
+	bool waits;                   /* nothing is under way, but something waits, since `since_ns` */
 	uint64_t since_ns;            /* when it went from nothing under way to something, or had the last answer */
 	uint64_t acked;               /* [lock] first that is not answered */
 	uint64_t seen_tail;           /* [lock] */
@@ -169,6 +170,10 @@ struct ffv_proxy {
 	int error;                    /* [lock] of opening, with its text */
 	char error_text[192];
 	uint32_t waiters;             /* [lock] callers that wait for it to open: the last one frees it if it is closed */
+	bool waits;                   /* [lock] what is to be done for it waits in `held` */
+	bool admitted;                /* [lock] its host may speak for it */
+	bool refused;                 /* [lock] to set: it is not to be opened any more */
+	struct ffv_job *held, **last_held; /* [lock] */
 	bool died;                    /* the remote context died: closed without a farewell */
 	bool is_bridge;               /* it is the router's own place on the segment */
 	bool watched;                 /* by the loop's epoll */
@@ -284,9 +289,11 @@ struct ffv_router {
 	struct ffv_call_table our_calls;
 	uint32_t call_incarnation;
 	struct ffv_call *new_calls, **last_new_call; /* [lock] */
-	_Atomic uint64_t datagrams_dropped, frames_sent, frames_received, bytes_sent, bytes_received, bytes_placed;
+	_Atomic uint64_t claims_refused, datagrams_dropped, frames_sent, frames_received, bytes_sent, bytes_received, bytes_placed;
 	_Atomic uint64_t bytes_one_sided_sent, bytes_one_sided_received, bytes_streamed;
 	struct ffv_window_counters windows;
+	bool checks_owners;           /* [lock] */
+	struct ffv_ownership *owners, **last_owner; /* [lock] what the control plane has said */
 };
 
 struct ffv_event_node { struct ffv_event_node *next; struct ffv_router_event event; };
@@ -298,6 +305,8 @@ enum { FFV_TAG_BELL = 1, FFV_TAG_COMPLETIONS = 2, FFV_TAG_CHANNEL = 4, FFV_TAG_C
 void ffv_router_free_channel(struct ffv_router *router, struct ffv_link_channel *channel);
 void ffv_router_wake_locked(struct ffv_router *router);
 void ffv_router_raise(struct ffv_router *router, const struct ffv_router_event *event);
+/* A copy of the job, to be queued. */
+struct ffv_job *ffv_router_new_job(const struct ffv_job *job);
 void ffv_router_queue_job(struct ffv_router *router, const struct ffv_job *job);
 struct ffv_link_channel *ffv_router_channel(struct ffv_router *router, uint32_t number);
 
@@ -336,11 +345,14 @@ void ffv_link_tick(struct ffv_router *router);
 int ffv_proxy_reach(struct ffv_router *router, const uint8_t gid[16], uint32_t qpn, uint32_t channel);
 
 /* ---- proxies.c ---- */
-struct ffv_proxy *ffv_proxy_find_locked(struct ffv_router *router, const uint8_t gid[16], uint32_t block);
+/* Over that channel; FFV_NO_CHANNEL: the bridge. */
+struct ffv_proxy *ffv_proxy_find_locked(struct ffv_router *router, const uint8_t gid[16], uint32_t block, uint32_t channel);
+/* It is opened by ffv_proxy_go_on_locked; whatever else is to be done for it waits until then. */
 struct ffv_proxy *ffv_proxy_new_locked(struct ffv_router *router, const uint8_t gid[16], uint32_t block, uint32_t channel);
 void ffv_proxy_free(struct ffv_proxy *proxy);
-/* The loop: takes the proxy out of service and has it closed. */
+/* The loop: takes the proxy out of service; it is closed when its last pair, which refers to its peers, is freed. */
 void ffv_proxy_retire(struct ffv_proxy *proxy, bool died);
+void ffv_proxy_close(struct ffv_proxy *proxy);
 /* The loop: what the setup thread finished. */
 void ffv_proxy_opened(struct ffv_proxy *proxy, int result, const char *text);
 /* A peer of the proxy, a container of this host, is gone: 1 = in order, 2 = it died. */
@@ -356,6 +368,22 @@ void ffv_pair_free_if_dead(struct ffv_pair *pair);
 void ffv_pair_touch_locked(struct ffv_pair *pair);
 /* Its turn to send comes. */
 void ffv_pair_take_turn(struct ffv_pair *pair);
+
+/* ---- owners.c ---- */
+struct ffv_ownership;
+/* What waits for the proxy is done now, if it is admitted (or refused) and no earlier one has its name. */
+void ffv_proxy_go_on_locked(struct ffv_proxy *proxy);
+/* The proxy is not in the list any more: who waits for its name goes on. */
+void ffv_proxy_left_locked(const struct ffv_proxy *gone);
+/* Whether one more proxy of the channel may wait for being admitted. */
+bool ffv_proxy_may_wait_locked(const struct ffv_router *router, uint32_t channel);
+/* Has the control plane asked whether its host may speak for it. */
+void ffv_proxy_claim(struct ffv_proxy *proxy);
+/* Its host, or the right to speak for it, is lost: what is under way ends with errors. */
+void ffv_proxy_lose(struct ffv_proxy *proxy);
+/* As ffv_router_owner. */
+int ffv_owner_say_locked(struct ffv_router *router, const uint8_t gid[16], uint32_t channel, bool owns);
+void ffv_owners_serve(struct ffv_router *router);
 
 /* ---- setup.c ---- */
 void *ffv_setup_thread(void *router);
@@ -414,6 +442,8 @@ void ffv_incoming_report_later(struct ffv_pair *pair);
 struct ffv_proxy *ffv_proxy_for(struct ffv_router *router, struct ffv_link_channel *channel, const uint8_t gid[16],
 				uint32_t qpn);
 
+/* The number that the other router gave it is of another pair now, or of none. */
+void ffv_incoming_unname(struct ffv_pair *pair, struct ffv_link_channel *channel);
 /* The pair that a request is for, NULL if that is not open (any more). */
 struct ffv_pair *ffv_incoming_pair(const struct ffv_link_channel *channel, const struct ffv_frame *frame);
 static inline struct ffv_entry *ffv_incoming_entry(struct ffv_incoming *in, uint32_t count)

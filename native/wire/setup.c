@@ -150,7 +150,7 @@ static int perform(const struct ffv_job *job)
 {
 	switch (job->kind) {
 	case FFV_JOB_OPEN_PROXY:
-		return open_proxy(job->proxy);
+		return job->proxy->refused ? ffv_fail(EPERM, "its host may not speak for it") : open_proxy(job->proxy);
 	case FFV_JOB_CLOSE_PROXY:
 		return close_proxy(job->proxy);
 	case FFV_JOB_CONNECT:

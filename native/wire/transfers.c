@@ -289,7 +289,7 @@ void ffv_transfer_leave(struct ffv_proxy *proxy)
 	struct ffv_link_channel *channel =
 		proxy->channel == FFV_NO_CHANNEL ? NULL : proxy->router->channels[proxy->channel % FFV_MAX_CHANNELS];
 
-	if (!channel || channel->number != proxy->channel || !proxy->ctx)
+	if (!channel || channel->number != proxy->channel || proxy->state != FFV_PROXY_OPEN)
 		return;
 	for (struct ffv_transfer *transfer = channel->transfers; transfer; transfer = transfer->next)
 		if (transfer->proxy == proxy)

@@ -22,7 +22,8 @@ struct ffv_router;
 enum ffv_router_event_kind {
 	FFV_ROUTER_CHANNEL_CLOSED = 1, /* by the other end, an error, or a frame that breaks a rule: text says which */
 	FFV_ROUTER_PROXY_CLOSED = 2,   /* the remote context is gone */
-	FFV_ROUTER_CHANNEL_LOST = 3    /* its link is: resume it, or it closes by itself after a while */
+	FFV_ROUTER_CHANNEL_LOST = 3,   /* its link is: resume it, or it closes by itself after a while */
+	FFV_ROUTER_CLAIMED = 4         /* the other end speaks for `gid`, and waits for ffv_router_owner */
 };
 
 struct ffv_router_event {
@@ -43,6 +44,7 @@ struct ffv_router_counters {
 	/* Windows of containers' memory registered on real devices: made, found registered, given up; and now. */
 	uint64_t windows_made, windows_found, windows_dropped, window_bytes;
 	uint64_t datagrams_dropped;
+	uint64_t claims_refused;    /* contexts that another host spoke for and may not, by ffv_router_owner */
 	uint64_t rate_waits;        /* how often sending waited for ffv_router_set_rate */
 	uint32_t channels, proxies, pairs;
 	uint32_t pairs_warm;        /* of pairs: in use now, or within the last seconds */
@@ -93,6 +95,13 @@ void ffv_router_close_channel(struct ffv_router *router, uint32_t channel);
 /* Makes sure that the context which owns QP number `qpn` under `gid` has a proxy here, reached by the channel. Blocks.
  * -EADDRINUSE if a container of this host has that name, -ENOTCONN if there is no such channel. */
 int ffv_router_reach(struct ffv_router *router, const uint8_t gid[16], uint32_t qpn, uint32_t channel);
+
+/* From now on a host may speak for the contexts of an address only when the control plane has said that it is its own: what it
+ * says of another one waits, and FFV_ROUTER_CLAIMED asks. Without this every address is believed. */
+void ffv_router_check_owners(struct ffv_router *router);
+/* owns 1: the address is of the host at the other end of the channel (UINT32_MAX: of none that is connected), and of no
+ * other: what leads to others of that address ends as if they had died. 0: it is not; what the host has said of it ends. */
+int ffv_router_owner(struct ffv_router *router, const uint8_t gid[16], uint32_t channel, int owns);
 
 /* A listener of the connection manager on another host. */
 struct ffv_router_service {
