@@ -13,7 +13,9 @@ except ImportError as error:
         name="router._wire",
     ) from error
 
-__all__ = ["WIRE_VERSION", "ChannelClosed", "ChannelLost", "DataPlane", "ProxyClosed", "RouterError"]
+__all__ = [
+    "WIRE_VERSION", "ChannelClosed", "ChannelLost", "ContextClaimed", "DataPlane", "ProxyClosed", "RouterError",
+]  # fmt: skip
 
 WIRE_VERSION = int(lib.FFV_WIRE_VERSION)
 
@@ -50,6 +52,14 @@ class ProxyClosed:
     qpn_first: int
 
 
+@dataclass(frozen=True)
+class ContextClaimed:
+    """The host at the other end of the channel speaks for the address, and waits for `owner`."""
+
+    channel: int
+    gid: bytes
+
+
 def _check(rc: int, what: str) -> int:
     if rc < 0:
         text = ffi.string(lib.ffv_error_text()).decode("utf-8", "replace")
@@ -64,6 +74,7 @@ class DataPlane:
         out = ffi.new("struct ffv_router **")
         _check(lib.ffv_router_create(directory.encode(), out), f"cannot route for {directory}")
         self._handle: Any = out[0]
+        lib.ffv_router_check_owners(self._handle)
         self._faulty = False
 
     def __enter__(self) -> "DataPlane":
@@ -129,6 +140,14 @@ class DataPlane:
         """Make sure that the remote context has a proxy here. Blocks, at most for seconds."""
         _check(lib.ffv_router_reach(self._handle, gid, qpn, channel), "cannot stand in for the remote context")
 
+    def owner(self, gid: bytes, channel: int | None, *, owns: bool) -> None:
+        """Say that the address is of the host at the other end of the channel, and of no other, or that it is not.
+
+        channel None: of a host that is not connected, or of this one.
+        """
+        number = 0xFFFFFFFF if channel is None else channel
+        _check(lib.ffv_router_owner(self._handle, gid, number, owns), "cannot say whose an address is")
+
     def call(self, fd: int, channel: int, gid: bytes, port_space: int, port: int, message: bytes) -> None:
         """Have a container's connection carried to a listener of another host; the descriptor is taken over."""
         service = ffi.new("struct ffv_router_service *", {"address": gid, "port_space": port_space, "port": port})
@@ -153,7 +172,7 @@ class DataPlane:
         """Return a descriptor that is readable while events wait."""
         return int(lib.ffv_router_event_fd(self._handle))
 
-    def next_event(self) -> ChannelClosed | ChannelLost | ProxyClosed | None:
+    def next_event(self) -> ChannelClosed | ChannelLost | ContextClaimed | ProxyClosed | None:
         """Return the next event, None if there is none."""
         event = ffi.new("struct ffv_router_event *")
         if not lib.ffv_router_next_event(self._handle, event):
@@ -162,6 +181,8 @@ class DataPlane:
             return ChannelClosed(int(event.channel), ffi.string(event.text).decode("utf-8", "replace"))
         if event.kind == lib.FFV_ROUTER_CHANNEL_LOST:
             return ChannelLost(int(event.channel), ffi.string(event.text).decode("utf-8", "replace"))
+        if event.kind == lib.FFV_ROUTER_CLAIMED:
+            return ContextClaimed(int(event.channel), bytes(event.gid))
         return ProxyClosed(bytes(event.gid), int(event.qpn_first))
 
     def channel_counters(self, channel: int) -> dict[str, int]:

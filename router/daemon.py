@@ -12,9 +12,10 @@ from typing import Any
 
 from etcd_registry import ContainerRecord, HostRecord, Record, Registry, RegistryError
 from router import monitoring, node
-from router._data import ChannelClosed, ChannelLost, DataPlane, ProxyClosed, RouterError
+from router._data import ChannelClosed, ChannelLost, ContextClaimed, DataPlane, ProxyClosed, RouterError
 from router.carriers import Carriers
 from router.containers import Containers, gid_text
+from router.owners import Owners
 from router.peers import Peers
 from router.segment import Segment
 from router.settings import Settings
@@ -110,16 +111,19 @@ class Router:
             peers = Peers(data, self.settings, self._endpoints, carriers)
             stack.push_async_callback(peers.close)
             stack.push_async_callback(self._end_tasks)
+            owners = Owners(self.settings.host, self.registry, data, peers)
+            stack.push_async_callback(owners.close)
             segment = Segment(self.settings, self.registry, data, peers, folder)
             containers = Containers(self.settings, self.registry, data, peers, folder, segment, self.status)
             self._parts = _Parts(data, peers, containers, carriers)
-            asyncio.get_running_loop().add_reader(data.event_fd(), self._on_events, data, peers)
+            asyncio.get_running_loop().add_reader(data.event_fd(), self._on_events, data, peers, owners)
             stack.callback(asyncio.get_running_loop().remove_reader, data.event_fd())
             self._spawn(self._register_host(carriers))
             self._spawn(self._accept_routers(listener, peers))
             questions = self._spawn(self._accept_containers(asked, containers))
             self._spawn(containers.follow())
             self._spawn(segment.follow())
+            self._spawn(owners.follow())
             if self.settings.http:
                 loop, required = asyncio.get_running_loop(), self.settings.http_required
                 stack.enter_context(monitoring.serve(self.settings.http, self.status, loop, required=required))
@@ -218,12 +222,14 @@ class Router:
             said = False
             self._spawn(serve(sock, whence))
 
-    def _on_events(self, data: DataPlane, peers: Peers) -> None:
+    def _on_events(self, data: DataPlane, peers: Peers, owners: Owners) -> None:
         while event := data.next_event():
             if isinstance(event, ChannelClosed):
                 peers.closed(event.channel, event.why)
             elif isinstance(event, ChannelLost):
                 peers.lost(event.channel, event.why)
+            elif isinstance(event, ContextClaimed):
+                owners.claimed(event)
             elif isinstance(event, ProxyClosed):
                 log.debug("%s (queue pairs from %#x) is gone", gid_text(event.gid), event.qpn_first)
 

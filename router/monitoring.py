@@ -35,6 +35,7 @@ _TOTALS = {
     "windows_found": "How often a window that was wanted was registered already.",
     "windows_dropped": "Windows that were given up, with their container's registration or for being unused.",
     "rate_waits": "How often sending waited for --tenant-rate.",
+    "claims_refused": "Contexts that another host spoke for though the registry gives their address to somebody else.",
     "datagrams_dropped": "Datagrams that were lost here, as datagrams may be.",
 }
 _NOW = {

@@ -77,6 +77,7 @@ class Peers:
         self._carriers = carriers
         self._channels: dict[str, int] = {}
         self._sessions: dict[str, str] = {}
+        self._hello_tenants: dict[str, str] = {}
         self._lost: dict[str, asyncio.Task[None]] = {}
         self._attempts: dict[str, asyncio.Task[int]] = {}
         self._arrivals: dict[str, asyncio.Event] = {}
@@ -84,6 +85,14 @@ class Peers:
     def channels(self) -> dict[str, int]:
         """Return the channels by the names of the hosts that they lead to."""
         return dict(sorted(self._channels.items()))
+
+    def host(self, channel: int) -> str | None:
+        """Return the host that a channel leads to; None if it is closed."""
+        return next((host for host, number in self._channels.items() if number == channel), None)
+
+    def tenant(self, host: str) -> str | None:
+        """Return the tenant that a connected host has proven to be of."""
+        return self._hello_tenants.get(host)
 
     def describe(self) -> dict[str, str]:
         """Return what carries the channel to each host, and why."""
@@ -209,6 +218,7 @@ class Peers:
                 self._data.close_channel(self._channels.pop(host))
             channel = self._data.add_channel(hello.transport, sock.fileno())
             self._channels[host], self._sessions[host] = channel, hello.session
+            self._hello_tenants[host] = hello.tenant
             log.info("host %s is connected by %s (channel %d)", host, hello.transport, channel)
         sock.detach()
         self._stop_reconnecting(host)

@@ -1,8 +1,9 @@
 """What the tests of routers share: containers of several hosts, and messages between two of them."""
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+from ffverbs import _status
 from tests.conformance.pair import Pair, Peer, Recv, Send
 from tests.conformance.paths import _Remote, spawn
 from tests.hosts import Hosts
@@ -41,3 +42,10 @@ def exchange(pair: Pair) -> None:
         one.post_send(Send(4))
         assert one.sent()[0].ok
         assert other.received()[0].wr_id == 3
+
+
+def router_status(hosts: Hosts, name: str) -> dict[str, Any]:
+    """Return what the router of a host says of itself."""
+    found = _status.gather(str(hosts.directory(name)))["router"]
+    assert found, hosts.log(name)
+    return cast("dict[str, Any]", found)

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -23,7 +23,7 @@ import ffverbs.libibverbs_enums as e
 from etcd_registry.records import ContainerRecord, encode, gid_of, key_of
 from ffverbs import _status
 from ffverbs.pyverbs_error import PyverbsRDMAError
-from tests.conformance.between_hosts import exchange
+from tests.conformance.between_hosts import exchange, router_status
 from tests.conformance.pair import DEADLINE_S, Options, Pair, Peer, Recv, Send
 from tests.conformance.paths import _Remote, spawn
 from tests.hosts import Hosts
@@ -176,12 +176,6 @@ def test_a_router_that_is_stopped_does_not_wait_for_ever(stage: Stage) -> None:
 
 
 # ---- what it shows --------------------------------------------------------------------------------------------------
-
-
-def router_status(hosts: Hosts, name: str) -> dict[str, Any]:
-    found = _status.gather(str(hosts.directory(name)))["router"]
-    assert found, hosts.log(name)
-    return cast("dict[str, Any]", found)
 
 
 def get(hosts: Hosts, name: str, page: str) -> tuple[int, str]:

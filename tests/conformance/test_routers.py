@@ -1,6 +1,8 @@
-"""Routers that stop, die and come back, and what containers see of it."""
+"""Routers that stop, die and come back, that lie, and that lose their containers; and what containers see of it."""
 
+import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ffverbs.libibverbs_enums as e
-from tests.conformance.between_hosts import Cast, exchange
+from tests.conformance.between_hosts import Cast, exchange, router_status
 from tests.conformance.pair import DEADLINE_S, UD, XRC, Address, Done, Options, Pair, Recv, Send
 from tests.hosts import Hosts
 
@@ -165,3 +167,66 @@ def test_a_group_spans_hosts(node_directory: Path) -> None:
     finally:
         containers.end()
         hosts.close()
+
+
+def _registry_with(hosts: Hosts, address: str, host: str, serial: int) -> str:
+    """Return the cluster's file with a container elsewhere."""
+    cluster = json.loads((hosts.folder / "cluster.json").read_text(encoding="utf-8"))
+    cluster["serial"] = serial
+    cluster["containers"][address] = {"host": host, "tenant": "default"}
+    return json.dumps(cluster)
+
+
+@pytest.fixture(name="three")
+def three_fixture(node_directory: Path) -> Iterator[tuple[Hosts, Cast]]:
+    hosts = Hosts(node_directory, ("a", "b", "c"))
+    containers = Cast(hosts, node_directory)
+    yield hosts, containers
+    containers.end()
+    hosts.close()
+
+
+def test_a_host_speaks_for_its_own_containers_only(three: tuple[Hosts, Cast]) -> None:
+    hosts, containers = three
+    honest = Pair(containers("a"), containers("b"), "tcp").connect()
+    exchange(honest)
+    theirs = hosts.container_ip("b")
+    other = hosts.folder / "other.json"
+    other.write_text(_registry_with(hosts, theirs, "c", 1), encoding="utf-8")
+    hosts.stop("c")
+    hosts.start("c", "--registry", f"static:{other}")
+    hosts.wait("c")
+    liar = Pair(containers("c", theirs), containers("a"), "tcp").create()
+    liar.a.connect(liar.to_b)
+    liar.a.post_send(Send(1))
+    assert liar.a.sent()[0].status == RETRY_EXCEEDED
+    assert f"host c speaks for {theirs} and may not: it is host b's" in hosts.log("a")
+    assert router_status(hosts, "a")["counters"]["claims_refused"] >= 1
+    exchange(honest)
+
+
+def test_a_container_moves_while_its_old_host_is_cut_off(three: tuple[Hosts, Cast]) -> None:
+    """Nothing is heard of the old host any more: that the container is elsewhere is the registry's word alone."""
+    hosts, containers = three
+    moving = hosts.container_ip("b")
+    a, b = containers("a"), containers("b")
+    first = Pair(a, b, "tcp").connect()
+    exchange(first)
+    hosts.signal("b", signal.SIGSTOP)
+    try:
+        containers.kill(b)
+        edited = hosts.folder / "edited.json"
+        edited.write_text(_registry_with(hosts, moving, "c", 2), encoding="utf-8")
+        edited.replace(hosts.folder / "cluster.json")
+        began = time.monotonic()
+        first.a.wait_state(int(e.IBV_QPS_ERR))
+        print(f"the old connection ended after {time.monotonic() - began:.2f} s")
+        again = Pair(containers("a"), containers("c", moving), "tcp").create()
+        began = time.monotonic()
+        again.a.connect(again.to_b, timeout=18, retry_cnt=7)
+        again.b.connect(again.to_a, timeout=18, retry_cnt=7)
+        exchange(again)
+        print(f"the new one took {time.monotonic() - began:.2f} s")
+    finally:
+        hosts.signal("b", signal.SIGCONT)
+    exchange(again)  # what the old host still says changes nothing
