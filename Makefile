@@ -17,6 +17,9 @@ MESON_plain :=
 MESON_faults := -Dfaults=true
 MESON_asan := -Dfaults=true -Db_sanitize=address,undefined -Db_lundef=false -Dpython=false
 MESON_tsan := -Db_sanitize=thread -Db_lundef=false -Dpython=false
+# What libFuzzer comes with.
+MESON_fuzz := -Dtests=false -Dwerror=false -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false -Dpython=false -Doptimization=1
+build/fuzz/build.ninja: export CC = clang
 
 # The tools of the environment (ninja, which meson calls by name) come first.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuzzed.h"
 #include "wire/channel.h"
 
 static const uint8_t *input;
@@ -37,7 +38,7 @@ static ssize_t send_bytes(struct ffv_wire_link *link, const void *bytes, size_t 
 	(void)link;
 	length = length > 100 && piece % 2 ? length / 2 + 1 : length; /* ends within a frame */
 	for (size_t i = 0; i < length; i++)
-		sum ^= at[i];
+		sum = (uint8_t)(sum ^ at[i]);
 	return (ssize_t)length;
 }
 
@@ -119,11 +120,17 @@ static int take_piece(struct ffv_channel *channel, unsigned round)
 		return -1;
 	while ((got = ffv_channel_next(channel, &frame, &payload)) > 0) {
 		for (uint32_t i = 0; got == 1 && i < frame.payload_bytes; i++)
-			sum ^= payload[i];
+			sum = (uint8_t)(sum ^ payload[i]);
 		if (got == 2 && !take_body(channel))
 			return 0;
 	}
 	return got;
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	(void)argc, (void)argv;
+	return 0;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
