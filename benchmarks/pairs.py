@@ -29,7 +29,8 @@ def _listens(port: int) -> bool:
     return False
 
 
-def _wait_for(server: "subprocess.Popen[bytes]", name: str, port: int, deadline_s: float = 10) -> None:
+def wait_for_listener(server: "subprocess.Popen[bytes]", name: str, port: int, deadline_s: float = 10) -> None:
+    """Wait until the server listens; NotMeasuredError if it ends instead, or does not in time."""
     end = time.monotonic() + deadline_s
     while not _listens(port):
         if server.poll() is not None or time.monotonic() > end:
@@ -49,7 +50,7 @@ def run_pair(
         stderr=subprocess.DEVNULL,
     )
     try:
-        _wait_for(running, server[0], port)
+        wait_for_listener(running, server[0], port)
         return run(["taskset", "-c", second, *client], env=env)
     finally:
         running.terminate()

@@ -18,6 +18,7 @@
 
 #define EVENTS_AT_ONCE 256
 #define MOST_LOOKS 4
+#define KERNEL_EVERY 8             /* while streams are ready, the kernel is asked in one wait of so many */
 
 /* ---- changing a set ------------------------------------------------------------------------------------------------------------------------- */
 
@@ -139,6 +140,25 @@ static bool arm_all(struct pre_set *set)
 	return true;
 }
 
+/* As for one connection: a peer that answers at once, on another processor, need not wake us; and what is never armed costs it no
+ * system call either. */
+static int spin(struct pre_set *set, struct epoll_event *events, int most)
+{
+	struct ffv_spin round;
+	int ready = 0;
+
+	if (!set->hot || !ffv_spin_begin(&set->spin, &round))
+		return 0;
+	do {
+		pthread_mutex_unlock(&set->lock);
+		ffv_cpu_relax();
+		pthread_mutex_lock(&set->lock);
+		ready = collect(set, events, most);
+	} while (!ready && ffv_spin_goes_on(&round));
+	ffv_spin_end(&set->spin, &round, ready != 0);
+	return ready;
+}
+
 static void take_over_all(struct pre_set *set)
 {
 	if (!ffv_load_relaxed(&set->has_changed))
@@ -184,6 +204,13 @@ static int wait_in(struct pre_set *set, struct epoll_event *events, int most, in
 		pthread_mutex_lock(&set->lock);
 		take_over_all(set);
 		int ready = collect(set, events, most);
+		if (!ready && timeout_ms && !mask)
+			ready = spin(set, events, most);
+		if (ready && !mask && ++set->unasked < KERNEL_EVERY) {
+			pthread_mutex_unlock(&set->lock);
+			return ready;
+		}
+		set->unasked = 0;
 		bool sleeps = !ready && timeout_ms && arm_all(set);
 		if (sleeps)
 			ffv_fetch_add(&set->sleepers, 1u);

@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 
+#include "base/spin.h"
+
 struct pre_conn;
 struct ffv_rs_socket;
 
@@ -23,6 +25,8 @@ struct pre_set {
 	struct pre_member *kick;           /* stands for the eventfd in the kernel's set */
 	int kick_fd;
 	bool is_open;
+	struct ffv_spin_state spin;
+	uint32_t unasked;                  /* waits since the kernel was asked */
 	_Atomic uint32_t sleepers;
 	_Atomic bool has_changed;          /* some connection has got its stream */
 };

@@ -12,9 +12,6 @@
 
 #define SEND_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE | MSG_EOR | MSG_CONFIRM | MSG_DONTROUTE)
 #define RECV_FLAGS (MSG_DONTWAIT | MSG_PEEK | MSG_WAITALL | MSG_TRUNC | MSG_CMSG_CLOEXEC | MSG_NOSIGNAL)
-#define SPIN_LONGEST_NS 32000u
-#define SPIN_SHORTEST_NS 500u
-#define SPIN_AGAIN 32u             /* one wait of so many tries again whether it is worth while */
 
 /* Where a copy stands in a list of pieces. */
 struct cursor {
@@ -92,28 +89,23 @@ static bool is_ready(struct ffv_rs_socket *socket, int events)
 	return mask & (events | POLLERR | POLLHUP);
 }
 
-/* Polls for a moment before it sleeps: a peer that answers at once, on another processor, needs no wake-up. How long is
- * learned from how often that was of use: where processors are scarce, it only keeps the peer from answering. */
+/* Polls for a moment before it sleeps. */
 static int wait_for(struct ffv_rs_socket *socket, int events, uint64_t deadline_ns)
 {
-	uint32_t waits = ffv_load_relaxed(&socket->waits), spin_ns = ffv_load_relaxed(&socket->spin_ns);
+	struct ffv_spin spin;
 
-	ffv_store_relaxed(&socket->waits, waits + 1);
-	if (!spin_ns && waits % SPIN_AGAIN)
+	if (!ffv_spin_begin(&socket->spin, &spin))
 		return ffv_rs_wait(socket, events, deadline_ns);
-	spin_ns = spin_ns ? spin_ns : 4 * SPIN_SHORTEST_NS;
-	uint64_t end_ns = ffv_clock_ns() + spin_ns;
 	do {
 		for (int i = 0; i < 16; i++) {
 			if (is_ready(socket, events)) {
-				spin_ns = 2 * spin_ns < SPIN_LONGEST_NS ? 2 * spin_ns : SPIN_LONGEST_NS;
-				ffv_store_relaxed(&socket->spin_ns, spin_ns);
+				ffv_spin_end(&socket->spin, &spin, true);
 				return 0;
 			}
 			ffv_cpu_relax();
 		}
-	} while (ffv_clock_ns() < end_ns);
-	ffv_store_relaxed(&socket->spin_ns, spin_ns / 2 < SPIN_SHORTEST_NS ? 0 : spin_ns / 2);
+	} while (ffv_spin_goes_on(&spin));
+	ffv_spin_end(&socket->spin, &spin, false);
 	return ffv_rs_wait(socket, events, deadline_ns);
 }
 

@@ -22,6 +22,7 @@
 #include <ffverbs/ffv.h>
 
 #include "base/atomics.h"
+#include "base/spin.h"
 
 #define FFV_RS_MAGIC 0x66667673u    /* in private data: "this end speaks it" */
 #define FFV_RS_VERSION 2u
@@ -123,7 +124,7 @@ struct ffv_rs_socket {
 	bool shows_readable, shows_writable;
 	int level_near, level_far;
 	bool is_armed;                     /* the completion queue will raise an event, or has */
-	_Atomic uint32_t spin_ns, waits;   /* data.c: how long polling before a sleep pays */
+	struct ffv_spin_state spin;        /* data.c */
 	_Atomic bool non_blocking;
 	_Atomic bool closed;               /* no number any more */
 	_Atomic uint64_t changes;
