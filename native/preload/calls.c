@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "preload/data.h"
+#include "preload/pass.h"
 
 /* ---- one buffer ----------------------------------------------------------------------------------------------------------------- */
 
@@ -160,7 +162,11 @@ PRE_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
 	struct pre_conn *conn = stream_of(fd);
 
-	return conn ? send_message(conn, fd, msg, flags) : pre_real()->sendmsg(fd, msg, flags);
+	if (conn)
+		return send_message(conn, fd, msg, flags);
+	if (!pre_pass_rights(msg))
+		return pre_result(-EOPNOTSUPP);
+	return pre_real()->sendmsg(fd, msg, flags);
 }
 
 PRE_EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
@@ -169,6 +175,9 @@ PRE_EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int fl
 	unsigned done = 0;
 	long sent = 0;
 
+	for (unsigned i = 0; !conn && i < count; i++)
+		if (!pre_pass_rights(&messages[i].msg_hdr))
+			return (int)pre_result(-EOPNOTSUPP);
 	if (!conn)
 		return pre_real()->sendmmsg(fd, messages, count, flags);
 	while (done < count && (sent = pre_send(conn, fd, &messages[done].msg_hdr, flags)) >= 0)
@@ -177,20 +186,38 @@ PRE_EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int fl
 	return (int)pre_result(done ? (long)done : sent);
 }
 
+static uint64_t in_ns(const struct timespec *time)
+{
+	return (uint64_t)time->tv_sec * 1000000000u + (uint64_t)time->tv_nsec;
+}
+
 PRE_EXPORT int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout)
 {
 	struct pre_conn *conn = stream_of(fd);
 	unsigned done = 0;
-	long got = 1;
+	long got = 0;
 
 	if (!conn)
 		return pre_real()->recvmmsg(fd, messages, count, flags, timeout);
-	while (done < count && got > 0) {
-		got = pre_receive(conn, fd, &messages[done].msg_hdr, (flags & ~MSG_WAITFORONE) | (done ? MSG_DONTWAIT : 0));
-		if (got >= 0)
-			messages[done++].msg_len = (unsigned)got;
+	if (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec >= 1000000000)) {
+		pre_put(conn);
+		return (int)pre_result(-EINVAL);
+	}
+	uint64_t now_ns = ffv_clock_ns(), end_ns = timeout ? now_ns + in_ns(timeout) : UINT64_MAX;
+	/* As the kernel: the time is looked at when something has come, not while nothing comes. */
+	while (done < count && now_ns <= end_ns) {
+		bool waits = !done || !(flags & MSG_WAITFORONE);
+		got = pre_receive(conn, fd, &messages[done].msg_hdr, (flags & ~MSG_WAITFORONE) | (waits ? 0 : MSG_DONTWAIT));
+		if (got < 0)
+			break;
+		messages[done++].msg_len = (unsigned)got;
+		now_ns = timeout ? ffv_clock_ns() : now_ns;
 	}
 	pre_put(conn);
+	if (timeout && done) {
+		uint64_t left_ns = end_ns > now_ns ? end_ns - now_ns : 0;
+		*timeout = (struct timespec){ (time_t)(left_ns / 1000000000u), (long)(left_ns % 1000000000u) };
+	}
 	return (int)pre_result(done ? (long)done : got);
 }
 

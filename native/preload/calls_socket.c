@@ -64,6 +64,7 @@ PRE_EXPORT int shutdown(int fd, int how)
 		pthread_mutex_lock(&conn->tx);
 		conn->tx_shut |= how != SHUT_RD;
 		bool sends = ffv_load_relaxed(&conn->tx_on_verbs), receives = ffv_load_relaxed(&conn->rx_on_verbs);
+		pre_let_mark_arrive(conn);
 		pthread_mutex_unlock(&conn->tx);
 		if (how == SHUT_RD ? receives : sends)
 			ffv_shutdown(conn->engine, how == SHUT_RDWR && !receives ? SHUT_WR : how);

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "preload/conn.h"
 
+#define MARK_NS 2000000000ull      /* a peer on another host that is cut off has not got it then, either */
 #define MOST_BEFORE (1u << 28)     /* a mark holds less: who has sent so much by TCP goes on with it */
 
 /* ---- what a number is -------------------------------------------------------------------------------------------------------- */
@@ -89,6 +90,17 @@ void pre_detach(struct pre_conn *conn)
 }
 
 /* ---- going over ------------------------------------------------------------------------------------------------------------------ */
+
+void pre_let_mark_arrive(struct pre_conn *conn)
+{
+	uint64_t deadline_ns = ffv_clock_ns() + MARK_NS;
+
+	if (!ffv_load_relaxed(&conn->tx_on_verbs) || conn->has_mark_arrived)
+		return;
+	while (ffv_socket_is_delivered(conn->engine) == 0 && ffv_clock_ns() < deadline_ns)
+		usleep(100);
+	conn->has_mark_arrived = true;
+}
 
 bool pre_begin_sending(struct pre_conn *conn)
 {
@@ -229,8 +241,10 @@ void pre_end(struct pre_conn *conn)
 	}
 	pre_leave_for_others(conn);
 	ffv_store_relaxed(&conn->has_engine, false);
-	if (conn->engine >= 0)
+	if (conn->engine >= 0) {
+		pre_let_mark_arrive(conn);
 		ffv_close_socket(conn->engine); /* before TCP's end comes to the peer */
+	}
 	if (conn->tcp >= 0)
 		pre_real()->close(conn->tcp);
 	conn->engine = conn->tcp = -1;

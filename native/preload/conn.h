@@ -60,6 +60,7 @@ struct pre_conn {
 	bool rx_is_back;                   /* rx; on TCP again, for good */
 	enum pre_marks marks_sent;         /* tx */
 	bool tx_shut;
+	bool has_mark_arrived;             /* tx; the peer knows where to read on when TCP has ended */
 	bool has_left;                     /* fork.c */
 	bool is_lost;                      /* of a fork child: the parent's stream could not be given up */
 	struct pre_rest *rest, *copy;      /* of a fork child: what came by the parent's stream and was not read; and for the next one */
@@ -122,6 +123,8 @@ void pre_detach(struct pre_conn *conn);
 void pre_become_plain(struct pre_conn *conn);
 /* tx held: lets what is sent from now on go by the stream, if it can. */
 bool pre_begin_sending(struct pre_conn *conn);
+/* Before TCP's end is sent, which must not overtake the first mark. */
+void pre_let_mark_arrive(struct pre_conn *conn);
 /* rx held: looks whether what comes now comes by the stream, or no longer does. */
 void pre_look_at_marks(struct pre_conn *conn);
 /* tx held: what is sent from now on goes by TCP, for good. */

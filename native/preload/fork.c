@@ -21,6 +21,7 @@
 
 #include "base/clock.h"
 #include "preload/conn.h"
+#include "preload/pass.h"
 
 #define ANSWER_NS 5000000000ull    /* a peer that is stopped does not answer */
 #define EVENTS_AT_ONCE 16
@@ -184,6 +185,58 @@ static void drop_rest(int fd, struct pre_conn *conn, void *argument)
 	conn->has_left = false;
 	free(conn->copy);
 	conn->copy = NULL;
+}
+
+void pre_go_back(void)
+{
+	go_back(false);
+}
+
+void pre_forget_copies(void)
+{
+	pre_for_each(drop_rest, NULL);
+}
+
+/* With nothing left to read the end is seen at once; a stream that does not stand yet has none. */
+static void retire_now(struct pre_conn *conn)
+{
+	pthread_mutex_lock(&conn->rx);
+	pre_look_at_marks(conn);
+	pthread_mutex_unlock(&conn->rx);
+	pre_retire(conn);
+	pthread_mutex_lock(&conn->lock);
+	bool is_half_made = conn->has_engine && ffv_socket_poll(conn->engine) == 0;
+	pthread_mutex_unlock(&conn->lock);
+	if (!is_half_made)
+		return;
+	pre_epoll_restore(conn);
+	pthread_mutex_lock(&conn->lock);
+	if (conn->has_engine)
+		pre_detach(conn);
+	pre_become_plain(conn);
+	pthread_mutex_unlock(&conn->lock);
+}
+
+bool pre_give_up_stream(int fd, struct pre_conn *conn)
+{
+	struct leaving leaving = { true, ffv_clock_ns() + ANSWER_NS };
+	bool is_free = !conn->rest && !conn->is_lost;
+
+	if (is_leaving(fd, conn, &leaving)) {
+		leave(fd, conn, &leaving);
+		await_answer(fd, conn, &leaving);
+		is_free = conn->has_left && !conn->copy;
+		drop_rest(fd, conn, NULL);
+		if (is_free)
+			retire_now(conn);
+	} else if (is_free && !ffv_load_relaxed(&conn->is_plain)) {
+		pthread_mutex_lock(&conn->lock);
+		pre_refuse(conn);
+		if (!conn->has_engine)
+			pre_become_plain(conn);
+		pthread_mutex_unlock(&conn->lock);
+	}
+	return is_free;
 }
 
 /* What another process closes may be somebody's still, and then goes on by TCP. What came and was not read is lost. */
@@ -384,6 +437,33 @@ bool pre_has_rest(const struct pre_conn *conn)
 uint64_t pre_before_rest(const struct pre_conn *conn)
 {
 	return conn->rest ? conn->rest->follows - ffv_load_relaxed(&conn->tcp_got) : UINT64_MAX;
+}
+
+size_t pre_rest_to_pass(const struct pre_conn *conn, const void **bytes, uint64_t *follows)
+{
+	const struct pre_rest *rest = conn->copy ? conn->copy : conn->rest;
+
+	if (!rest)
+		return 0;
+	uint64_t got = ffv_load_relaxed(&conn->tcp_got);
+	*follows = rest->follows > got ? rest->follows - got : 0;
+	*bytes = rest->bytes + rest->at;
+	return rest->length - rest->at;
+}
+
+void pre_take_rest(int fd, const void *bytes, size_t length, uint64_t follows)
+{
+	struct pre_rest *rest = length ? malloc(sizeof *rest + length) : NULL;
+	struct pre_conn *conn = rest ? pre_new(fd, PRE_ACCEPTED) : NULL;
+
+	if (!conn) {
+		free(rest);
+		return;
+	}
+	*rest = (struct pre_rest){ .length = length, .follows = follows };
+	memcpy(rest->bytes, bytes, length);
+	conn->rest = rest;
+	pre_put(conn);
 }
 
 long pre_read_rest(struct pre_conn *conn, const struct msghdr *msg, int flags)

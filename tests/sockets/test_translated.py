@@ -1,5 +1,6 @@
 """`ffverbs sockets`: unmodified programs with both ends translated, or one of them and the other on plain TCP."""
 
+import errno
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.sockets.conversation import Connection
 from tests.sockets.translated import ENDS, HANG_SECONDS, Ends, await_port, environment, free_port, need
 
 PYTHON = Path(sys.executable).name
@@ -88,6 +90,60 @@ def test_http_server_with_curl(ends: Ends, tmp_path: Path) -> None:
     assert (tmp_path / "got").read_bytes() == body
     assert (tmp_path / "again").read_bytes() == body
     ends.check("curl", 0)  # the first bytes may go before there is a stream, and those are all that curl sends
+
+
+# ---- connections that another program goes on with ----------------------------------------
+
+
+def test_exec_keeps_a_connection(both: Ends) -> None:
+    """What came by the stream and was not read goes along."""
+    with Connection(both, is_translated=True) as (server, client):
+        assert client.do("send", 5000) == 5000
+        assert server.do("await", 5000) is True
+        assert server.do("become", sys.executable, True) is True
+        assert client.do("send", 5000) == 5000
+        for _ in range(2):
+            assert server.do("receive", 5000) == 5000
+        assert server.do("send", 300_000) == 300_000
+        assert client.do("receive", 300_000) == 300_000
+
+
+def test_exec_closes_a_connection_that_is_not_inherited(both: Ends) -> None:
+    with Connection(both, is_translated=True) as (server, client):
+        server.tell("become", sys.executable, False)
+        assert client.do("receive", 1) == 0
+
+
+def test_exec_that_fails(both: Ends) -> None:
+    """The program goes on with what it has."""
+    with Connection(both, is_translated=True) as (server, client):
+        assert client.do("send", 5000) == 5000
+        assert server.do("await", 5000) is True
+        assert server.do("become", "/nowhere/program", True) == "ENOENT"
+        assert client.do("send", 5000) == 5000
+        for _ in range(2):
+            assert server.do("receive", 5000) == 5000
+        assert server.do("send", 5000) == 5000
+        assert client.do("receive", 5000) == 5000
+
+
+def test_a_connection_is_passed_on_in_a_message(both: Ends) -> None:
+    with Connection(both, is_translated=True) as (server, client):
+        assert server.do("pass on") is True
+        assert client.do("send", 5000) == 5000
+        assert client.do("receive", 5000) == 5000
+
+
+def test_a_connection_with_unread_data_is_not_passed_on(both: Ends) -> None:
+    """Nobody could read it then; who has the connection still can."""
+    with Connection(both, is_translated=True) as (server, client):
+        assert client.do("send", 5000) == 5000
+        assert server.do("await", 5000) is True
+        assert server.do("pass on") == errno.errorcode[errno.EOPNOTSUPP]
+        assert server.do("receive", 5000) == 5000
+        assert server.do("pass on") is True
+        assert client.do("send", 5000) == 5000
+        assert client.do("receive", 5000) == 5000
 
 
 # ---- programs from Debian ----------------------------------------

@@ -18,15 +18,14 @@ from pathlib import Path
 import pytest
 
 from tests.lab.network import NetHosts, Network, unavailable
-from tests.sockets.translated import ENDS, HANG_SECONDS, Ends, Place, end, need
+from tests.sockets.conversation import VERBS, Connection
+from tests.sockets.translated import ENDS, HANG_SECONDS, Ends, Place, need
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"no networks on this host: {unavailable()}")
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = Path(sys.executable).name
 PROGRAMS = str(Path(__file__).with_name("programs.py"))
-CASES = str(Path(__file__).with_name("two_hosts_cases.py"))
-VERBS = ("-m", "ffverbs.rsocket")
 PORT = 7001
 
 
@@ -149,63 +148,9 @@ def test_redis(ends: Ends, tmp_path: Path) -> None:
 # ---- ends, cuts, restarts ----------------------------------------
 
 
-class End:
-    """A process with one end of a connection, which obeys (two_hosts_cases.py)."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-
-    def tell(self, *command: object) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(command) + "\n")
-        self.process.stdin.flush()
-
-    def answer(self) -> object:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, f"it ended with {self.process.wait(HANG_SECONDS)}"
-        return json.loads(line)
-
-    def do(self, *command: object) -> object:
-        self.tell(*command)
-        return self.answer()
-
-
-class Connection:
-    """Two such ends, both on verbs; a context manager."""
-
-    def __init__(self, ends: Ends, is_translated: bool) -> None:
-        self.ends = ends
-        ends.server = ends.client = is_translated
-        self.face = () if is_translated else VERBS
-        self.stack = contextlib.ExitStack()
-
-    def __enter__(self) -> tuple[End, End]:
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        command = (sys.executable, *self.face, CASES)
-        serving = self.ends.serving(*command, "listen", self.ends.server_at.address, **pipes)
-        server = End(self.stack.enter_context(serving))
-        try:
-            where = (self.ends.server_at.address, str(server.answer()))
-            process = self.ends.starting(*command, "connect", *where, **pipes)
-            self.stack.callback(end, process)
-            client = End(process)
-            for one in (server, client):
-                one.tell("over")
-            assert server.answer() is True
-            assert client.answer() is True
-        except BaseException:
-            self.stack.close()
-            raise
-        return server, client
-
-    def __exit__(self, *_: object) -> None:
-        self.stack.close()
-
-
 @pytest.fixture(name="connection", params=["python", "translated"])
 def connection_fixture(request: pytest.FixtureRequest, both: Ends) -> Connection:
-    return Connection(both, request.param == "translated")
+    return Connection(both, is_translated=request.param == "translated")
 
 
 def test_data_needs_no_network_of_containers(connection: Connection, containers: Containers) -> None:
@@ -272,7 +217,7 @@ def test_a_router_that_ends(connection: Connection, containers: Containers, kill
         assert server.answer() in {"ECONNRESET", 1}
         assert client.answer() == "ECONNRESET"
         hosts.wait("a")
-    with Connection(connection.ends, connection.ends.client) as (server, client):
+    with Connection(connection.ends, is_translated=connection.ends.client) as (server, client):
         assert client.do("send", 1000) == 1000
         assert server.do("receive", 1000) == 1000
 
@@ -320,12 +265,15 @@ with Server((sys.argv[1], 0), Echo) as server:
     server.serve_forever()
 """
 LINES = """
-import socket, sys
+import ctypes, socket, sys
+state = ctypes.CDLL(None).ffv_sockets_state if sys.argv[3] == "both" else lambda _: 3
+left = 500
 with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as sock, sock.makefile("rw") as file:
-    for number in range(2000):
-        file.write(f"{number}\\n")
+    while left:
+        file.write(f"{left}\\n")
         file.flush()
-        assert file.readline() == f"{number}\\n"
+        assert file.readline() == f"{left}\\n"
+        left -= state(sock.fileno()) == 3
 """
 
 
@@ -334,7 +282,8 @@ def test_a_server_that_forks(ends: Ends) -> None:
     with ends.serving(
         *(sys.executable, "-c", FORKING, ends.server_at.address), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as server:
-        ends.run(sys.executable, "-c", LINES, ends.server_at.address, echo_port(server))
+        kind = "both" if ends.server and ends.client else "one"
+        ends.run(sys.executable, "-c", LINES, ends.server_at.address, echo_port(server), kind)
         server.send_signal(signal.SIGINT)
         server.wait(HANG_SECONDS)
     ends.check(PYTHON)

@@ -1,17 +1,21 @@
 """One end of a connection that obeys: a line of JSON on standard input is a command, one on standard output its result.
 
-`two_hosts_cases.py listen HOST` prints its port and accepts once; `two_hosts_cases.py connect HOST PORT` connects.
+`ends_that_obey.py listen HOST` prints its port and accepts once; `ends_that_obey.py connect HOST PORT` connects.
 """
 
+import array
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import socket
 import sys
+import termios
 import time
 
 DEADLINE_S = 60.0
+passing: socket.socket
 PATIENCE_MS = int(os.environ.get("PATIENCE_MS", "0"))
 
 
@@ -41,6 +45,33 @@ def go_over(sock: socket.socket, first: bool) -> bool:
     return False
 
 
+def pass_on(sock: socket.socket) -> object:
+    """Give the connection to a process that was started before it, which echoes what comes; who has it then?"""
+    try:
+        socket.send_fds(passing, [b"x"], [sock.fileno()])
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+    sock.close()
+    return True
+
+
+def echo_what_is_passed(mine: socket.socket) -> None:
+    """Take connections until nobody gives any, and echo on each."""
+    while True:
+        data, fds, _, _ = socket.recv_fds(mine, 1, 1)
+        if not data:
+            os._exit(0)
+        with socket.socket(fileno=fds[0]) as sock:
+            while part := sock.recv(65536):
+                sock.sendall(part)
+
+
+def become(program: str, sock: socket.socket, is_inherited: bool) -> None:
+    """Become another program, which goes on with the connection if it is inherited."""
+    os.set_inheritable(sock.fileno(), is_inherited)
+    os.execv(program, [program, __file__, "inherited", str(sock.fileno())])
+
+
 def obey(sock: socket.socket, first: bool, command: list[object]) -> object:
     """Do what a command says."""
     match command:
@@ -59,20 +90,36 @@ def obey(sock: socket.socket, first: bool, command: list[object]) -> object:
             while True:
                 sock.sendall(bytes(1000))
                 time.sleep(0.01)
-        case ["close"]:
-            sock.close()
-            return True
+        case ["await", int(count)]:
+            available = array.array("i", [0])
+            while available[0] < count:
+                fcntl.ioctl(sock.fileno(), termios.FIONREAD, available)
+            return state(sock)
+        case ["become", str(program), bool(is_inherited)]:
+            become(program, sock, is_inherited)
+        case ["pass on"]:
+            return pass_on(sock)
         case _:
             raise ValueError(command)
+    return None
 
 
 def main() -> None:
     """Obey until standard input ends."""
+    global passing
+    passing, theirs = socket.socketpair()
+    if sys.argv[1] == "listen" and not os.fork():
+        passing.close()
+        echo_what_is_passed(theirs)
+    theirs.close()
     match sys.argv[1:]:
         case ["listen", host]:
             with socket.create_server((host, 0)) as listener:
                 print(json.dumps(listener.getsockname()[1]), flush=True)
                 sock, _ = listener.accept()
+        case ["inherited", number]:
+            sock = socket.socket(fileno=int(number))
+            print("true", flush=True)
         case ["connect", host, port]:
             sock = socket.socket()
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PATIENCE_MS)
