@@ -97,7 +97,7 @@ void pre_let_mark_arrive(struct pre_conn *conn)
 
 	if (!ffv_load_relaxed(&conn->tx_on_verbs) || conn->has_mark_arrived)
 		return;
-	while (ffv_socket_is_delivered(conn->engine) == 0 && ffv_clock_ns() < deadline_ns)
+	while (!ffv_socket_mark_has_arrived(conn->engine) && !(ffv_socket_poll(conn->engine) & POLLHUP) && ffv_clock_ns() < deadline_ns)
 		usleep(100);
 	conn->has_mark_arrived = true;
 }

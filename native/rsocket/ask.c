@@ -236,13 +236,28 @@ int ffv_socket_mark(int fd, uint32_t value)
 	else
 		rc = ffv_rs_send_message(socket, FFV_RS_MARK, value);
 	if (!rc) {
-		stream->marks_sent++;
+		if (!stream->marks_sent++)
+			stream->first_mark = stream->posted;
 		socket->fin_sent = stream->marks_sent == 2;
 	}
 	pthread_mutex_unlock(&socket->lock);
 	pthread_mutex_unlock(&socket->tx);
 	ffv_rs_put(socket);
 	return rc;
+}
+
+int ffv_socket_mark_has_arrived(int fd)
+{
+	struct ffv_rs_socket *socket = ffv_rs_get(fd);
+
+	if (!socket)
+		return -EBADF;
+	pthread_mutex_lock(&socket->lock);
+	ffv_rs_progress(socket);
+	bool has_arrived = socket->stream.marks_sent && socket->stream.completed >= socket->stream.first_mark;
+	pthread_mutex_unlock(&socket->lock);
+	ffv_rs_put(socket);
+	return has_arrived;
 }
 
 int ffv_socket_marks(int fd, uint32_t marks[2])

@@ -18,20 +18,6 @@ bool ffv_rs_is_delivered(const struct ffv_rs_socket *socket)
 	return socket->is_dead || socket->stream.completed == socket->stream.posted;
 }
 
-int ffv_socket_is_delivered(int fd)
-{
-	struct ffv_rs_socket *socket = ffv_rs_get(fd);
-
-	if (!socket)
-		return -EBADF;
-	pthread_mutex_lock(&socket->lock);
-	ffv_rs_progress(socket);
-	bool delivered = ffv_rs_is_delivered(socket);
-	pthread_mutex_unlock(&socket->lock);
-	ffv_rs_put(socket);
-	return delivered;
-}
-
 static void send_fin(struct ffv_rs_socket *socket)
 {
 	if (socket->fin_sent)

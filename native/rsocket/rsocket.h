@@ -105,6 +105,7 @@ struct ffv_rs_stream {
 	uint64_t credited_bytes;
 	uint64_t credited_messages;
 	uint32_t marks_sent, marks_arrived;
+	uint64_t first_mark;               /* the request that sent it; counted as `posted` */
 	uint32_t marks[2];                 /* that arrived */
 	uint32_t recvs_missing;            /* to be posted again */
 };

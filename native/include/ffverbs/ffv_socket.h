@@ -118,8 +118,8 @@ int ffv_requests_waiting(int fd);
 /* Says something of 28 bits between the data before and the data after it. The second mark of a direction is its end, as
  * shutdown's. */
 int ffv_socket_mark(int fd, uint32_t value);
-/* Whether all that was sent is with the peer, read or not: 1, 0. On one host that is always so. */
-int ffv_socket_is_delivered(int fd);
+/* Whether the first mark is with the peer, which may not have looked at it: 1, 0. On one host it is at once. */
+int ffv_socket_mark_has_arrived(int fd);
 /* How many marks came, and what they said. The first may have come ahead of data that stands before it. */
 int ffv_socket_marks(int fd, uint32_t marks[2]);
 
