@@ -1,6 +1,6 @@
 """What the sweep found, as tables in Markdown and as plots."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +36,14 @@ def size_text(size_bytes: int) -> str:
     return f"{size_bytes} B"
 
 
+def number_text(value: float) -> str:
+    """Return a number to about three digits, without an exponent."""
+    for least, digits in ((100, 0), (10, 1), (1, 2)):
+        if value >= least:
+            return f"{value:.{digits}f}"
+    return f"{float(f'{value:.3g}'):.9f}".rstrip("0")
+
+
 def values(content: Mapping[str, Any], field: str) -> dict[str, dict[int, float]]:
     """Return the values of a field by mode and size; modes without any are left out."""
     found: dict[str, dict[int, float]] = {}
@@ -49,7 +57,7 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |\n"
 
 
-def _table(content: Mapping[str, Any], quantity: Quantity, show: Callable[[float], str]) -> str:
+def _table(content: Mapping[str, Any], quantity: Quantity) -> str:
     found = values(content, quantity.field)
     if not found:
         return ""
@@ -57,7 +65,8 @@ def _table(content: Mapping[str, Any], quantity: Quantity, show: Callable[[float
     text = f"\n## {quantity.title} ({quantity.unit})\n\n"
     text += _row(["", *(size_text(size) for size in sizes)]) + _row(["---", *("---:" for _ in sizes)])
     for mode, by_size in found.items():
-        text += _row([content["labels"][mode], *(show(by_size[s]) if s in by_size else "" for s in sizes)])
+        cells = (number_text(by_size[s] * quantity.scale) if s in by_size else "" for s in sizes)
+        text += _row([content["labels"][mode], *cells])
     return text
 
 
@@ -69,7 +78,7 @@ def _ratios(content: Mapping[str, Any], quantity: Quantity, base: str) -> str:
     text = f"\n{quantity.title}, {content['labels'][base]} as a ratio to:\n\n"
     text += _row(["", *map(size_text, sorted(ours))]) + _row(["---", *("---:" for _ in ours)])
     for mode, by_size in others.items():
-        cells = (f"{ours[s] / by_size[s]:.2f}" if by_size.get(s) else "" for s in sorted(ours))
+        cells = (number_text(ours[s] / by_size[s]) if by_size.get(s) else "" for s in sorted(ours))
         text += _row([content["labels"][mode], *cells])
     return text
 
@@ -99,7 +108,7 @@ def markdown(
     text = f"# {title}\n\n"
     text += f"{headline(content)}; cores {content['cpus']}. Medians over the repetitions of one run.\n"
     for quantity in QUANTITIES:
-        text += _table(content, quantity, lambda value, q=quantity: f"{value * q.scale:.3g}")  # type: ignore[misc]
+        text += _table(content, quantity)
         if quantity.field in PLOTS:
             text += _ratios(content, quantity, base)
     for name, reason in content["not_measured"].items():
@@ -118,6 +127,7 @@ def draw(content: Mapping[str, Any], folder: Path) -> list[str]:
         if quantity.field not in PLOTS or not found:
             continue
         figure, axes = pyplot.subplots(figsize=(10, 5), layout="constrained")
+        axes.set_prop_cycle(color=pyplot.get_cmap("tab20").colors)  # more modes than the usual ten
         for mode, by_size in found.items():
             sizes = sorted(by_size)
             style = {"linewidth": 2.5} if mode.startswith("ffverbs") else {"linewidth": 1.2, "linestyle": "--"}

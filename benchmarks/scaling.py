@@ -110,15 +110,17 @@ def draw(content: Mapping[str, Any], folder: Path) -> list[str]:
     pyplot = figures.plotting()
     if pyplot is None or not content["medians"]:
         return []
-    figure, axes = pyplot.subplots(figsize=(9, 4.5), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
     for name, by_count in content["medians"].items():
         counts = sorted(by_count)
         label = content["titles"][name]
         axes.plot(counts, [by_count[n] / by_count[counts[0]] for n in counts], marker="o", markersize=4, label=label)
     axes.axhspan(0.8, 1.2, color="grey", alpha=0.15, label="within 20 %")
-    axes.set(xscale="log", xlabel="how many there are", ylabel="cost of a message, ratio to the fewest", ylim=(0, None))
+    axes.set(xscale="log", xlabel="how many there are", yscale="log", ylabel="cost of a message, ratio to the fewest")
     axes.grid(True, alpha=0.3)
-    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    axes.set_yticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
+    axes.minorticks_off()
+    figure.legend(fontsize="small", loc="outside lower center")
     figure.savefig(folder / "scaling.png", dpi=110)
     pyplot.close(figure)
     return ["scaling.png"]

@@ -48,8 +48,8 @@ def test_a_test_sends_as_much_as_fits_its_time() -> None:
 
 def test_the_table_shows_values_ratios_and_what_is_missing() -> None:
     text = figures.markdown(content([point("ffverbs_c", 8, 100.0, 2e9), point("tcp", 8, 20000.0, 1e9)]))
-    assert "| ffverbs | 0.1 |" in text and "| TCP | 20 |" in text
-    assert "| TCP | 0.01 |" in text  # 100 ns to 20 us, rounded
+    assert "| ffverbs | 0.1 |" in text and "| TCP | 20.0 |" in text
+    assert "| TCP | 0.005 |" in text  # 100 ns to 20 us
     assert "| TCP | 2.00 |" in text  # throughput
     assert "99th percentile" not in text
     assert "Not measured: ZeroMQ: zmq is missing" in text
@@ -58,6 +58,17 @@ def test_the_table_shows_values_ratios_and_what_is_missing() -> None:
 @pytest.mark.parametrize(("size_bytes", "text"), [(8, "8 B"), (4096, "4 KiB"), (3 << 20, "3 MiB"), (1500, "1500 B")])
 def test_sizes_are_written_as_people_do(size_bytes: int, text: str) -> None:
     assert figures.size_text(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (6820.0, "6820"), (38.7, "38.7"), (1.0, "1.00"), (0.5, "0.5"), (0.2864, "0.286"), (0.004983, "0.00498"),
+        (2e-6, "0.000002"),
+    ],
+)  # fmt: skip
+def test_numbers_have_no_exponents(value: float, text: str) -> None:
+    assert figures.number_text(value) == text
 
 
 def test_plots_are_drawn_where_there_is_something_to_plot(tmp_path: Path) -> None:
