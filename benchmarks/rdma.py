@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +33,10 @@ from tests.lab.vm.machine import Machine, MachineError
 
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
+# How lines of the machine begin that say what was measured, what failed, and which way of which round is over.
 RESULT: Final = "RESULT "
+FAILED: Final = "FAILED "
+DONE: Final = "DONE "
 RAW: Final = "raw"
 LABELS: Final = {RAW: "raw Soft-RoCE (perftest)", "rdma": "ffverbs over RDMA", "tcp": "ffverbs over TCP"}
 DEADLINE_S: Final = 900.0
@@ -128,24 +132,29 @@ def measure_mode(run: Runner, plan: Plan) -> list[Point]:
     return points
 
 
+def _points(mode: str, folder: Path, plan: Plan) -> list[Point]:
+    if mode == RAW:
+        return measure_mode(_raw, plan)
+    hosts = TcpHosts(folder) if mode == "tcp" else RdmaHosts(folder)
+    try:
+        return measure_mode(_routed(mode, hosts), plan)
+    finally:
+        hosts.close()
+
+
 def guest(plan: Plan) -> None:
-    """Measure, in the machine, and print a line for each point."""
+    """Measure, in the machine, and print a line for each point; a way that fails leaves the others to be measured."""
     with tempfile.TemporaryDirectory() as folder:
-        kinds: dict[str, type[RdmaHosts]] = {"rdma": RdmaHosts, "tcp": TcpHosts}
-        told = 0
         for number in range(plan.rounds):
             for mode in LABELS:
-                if mode == RAW:
-                    points = measure_mode(_raw, plan)
-                else:
-                    hosts = kinds[mode](Path(folder) / f"{mode}-{number}")
-                    try:
-                        points = measure_mode(_routed(mode, hosts), plan)
-                    finally:
-                        hosts.close()
+                try:
+                    points = _points(mode, Path(folder) / f"{mode}-{number}", plan)
+                except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
+                    print(f"{FAILED}{mode}: {error}", flush=True)
+                    points = []
                 for point in points:
-                    told += 1
-                    print(f"{RESULT}{told} {json.dumps(asdict(point))}", flush=True)
+                    print(f"{RESULT}{json.dumps(asdict(point))}", flush=True)
+                print(f"{DONE}{number} {mode}", flush=True)
 
 
 def merged(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -179,7 +188,7 @@ def draw(content: Mapping[str, Any], folder: Path) -> list[str]:
             heights = [by_size[size] * quantity.scale for size in sizes if size in by_size]
             colour = f"C{list(content['labels']).index(mode)}"
             drawn = axes.bar(places, heights, width, label=content["labels"][mode], color=colour)
-            axes.bar_label(drawn, fmt="%.3g", fontsize="x-small")
+            axes.bar_label(drawn, [figures.number_text(height) for height in heights], fontsize="x-small")
         middle = 0.4 - width / 2
         axes.set_xticks([i + middle for i in range(len(sizes))], [figures.size_text(size) for size in sizes])
         axes.set(title=f"{quantity.title} ({quantity.unit})", xlabel="message size")
@@ -192,14 +201,21 @@ def draw(content: Mapping[str, Any], folder: Path) -> list[str]:
     return ["rdma.png"]
 
 
-def _results(output: str) -> list[dict[str, Any]]:
-    lines = (line.removeprefix(RESULT) for line in output.splitlines() if line.startswith(RESULT))
-    return [json.loads(line.split(" ", 1)[1]) for line in lines]
+def told(output: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Return the samples that the machine's output tells of, and by way why it failed."""
+    lines = output.splitlines()
+    samples = [json.loads(line.removeprefix(RESULT)) for line in lines if line.startswith(RESULT)]
+    failures: dict[str, str] = {}
+    for line in lines:
+        if line.startswith(FAILED):
+            mode, _, reason = line.removeprefix(FAILED).partition(": ")
+            failures[mode] = reason
+    return samples, failures
 
 
-def _boot_and_measure(full: bool, console: Console) -> list[dict[str, Any]]:
+def _boot_and_measure(full: bool, console: Console) -> tuple[list[dict[str, Any]], dict[str, str]]:
     plan = FULL if full else SHORT
-    expected = plan.rounds * len(LABELS) * (len(plan.latency_sizes) + len(plan.stream_sizes))
+    steps = [f"{DONE}{number} {mode}\n" for number in range(plan.rounds) for mode in LABELS]
     command = [sys.executable, "-m", "benchmarks.rdma", "--guest", *(["--full"] if full else [])]
     environment = {"PYTHONPATH": str(packages.ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     with Machine("rdma-bench") as booted:
@@ -208,12 +224,12 @@ def _boot_and_measure(full: bool, console: Console) -> list[dict[str, Any]]:
             raise MachineError(f"no two devices: {made.output}")
         running = booted.begin(command, environment=environment, folder=packages.ROOT)
         try:
-            for number in track(range(1, expected + 1), "real RDMA, emulated", console=console):
-                running.wait_for(f"{RESULT}{number} ", DEADLINE_S)
+            for step in track(steps, "real RDMA, emulated", console=console):
+                running.wait_for(step, DEADLINE_S)
             running.wait(DEADLINE_S)
         except (MachineError, TimeoutError) as error:
             console.print(f"rdma: not all was measured: {error}", markup=False, highlight=False)
-        return _results(running.output)
+        return told(running.output)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -233,12 +249,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if reason is None and not Path("/usr/bin/ib_send_lat").exists():
         reason = "no perftest: install Debian's perftest"
     samples: list[dict[str, Any]] = []
+    failures: dict[str, str] = {}
     if reason is None:
         try:
-            samples = _boot_and_measure(args.full, console)
+            samples, failures = _boot_and_measure(args.full, console)
         except (MachineError, OSError) as error:
             reason = str(error)
-    missing = {mode: reason or "it failed" for mode in LABELS if mode not in {sample["mode"] for sample in samples}}
+    measured = {sample["mode"] for sample in samples}
+    missing = {mode: reason or failures.get(mode, "not done in time") for mode in LABELS if mode not in measured}
     content: dict[str, Any] = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine.describe(),

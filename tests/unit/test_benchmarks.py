@@ -154,6 +154,12 @@ def test_points_of_rdma_are_medians_and_are_drawn(tmp_path: Path) -> None:
     assert rdma.draw({"points": points, "labels": rdma.LABELS}, tmp_path) == ["rdma.png"]
 
 
+def test_a_way_that_fails_in_the_machine_leaves_the_others() -> None:
+    point_told = '{"mode": "raw", "size_bytes": 64}'
+    lines = [f"{rdma.RESULT}{point_told}", f"{rdma.FAILED}rdma: a server: it ended", "Traceback", "DONE 0 tcp"]
+    assert rdma.told("\n".join(lines)) == ([json.loads(point_told)], {"rdma": "a server: it ended"})
+
+
 def test_scaling_takes_the_median_of_the_best_and_compares_with_the_fewest() -> None:
     runs = [("keys", 16, 80.0), ("keys", 16, 90.0), ("keys", 16, 100.0), ("keys", 1000, 99.0)]
     samples = [{"test": test, "count": count, "best_ns": best} for test, count, best in runs]
