@@ -123,8 +123,8 @@ class Stage:
     def next_of(self, actor: Actor, qpn: int) -> Completion:
         """The next completion of one queue pair; what others have meanwhile is kept in `seen` (the survivor only)."""
         while True:
-            got = actor.wait(1, events=self.events)
-            assert got.entries, f"{actor.name} got no completion of QP {qpn:#x} in a second"
+            got = actor.wait(1, ms=5000, events=self.events)  # a poller that is starved looks for the stopped ones late
+            assert got.entries, f"{actor.name} got no completion of QP {qpn:#x} in five seconds"
             if got.entries[0].qpn == qpn:
                 return got.entries[0]
             assert actor is self.survivor, got
