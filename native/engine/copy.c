@@ -188,6 +188,18 @@ int ffv_rest_places(const struct ffv_rest *rest, struct ffv_place *places, int m
 	return count;
 }
 
+uint32_t ffv_key_alike(const struct ffv_view *view, uint32_t key, uint64_t addr, uint32_t length, bool *reached)
+{
+	const struct ffv_key_shm *entry = &view->arena->keys[FFV_KEY_INDEX(key)];
+	struct ffv_segment segment = { .mirror_first = ffv_word_load(&entry->mirror_first),
+				       .mirror_end = ffv_word_load(&entry->mirror_end) };
+
+	*reached = true;
+	return is_direct(view) ? length
+			       : (uint32_t)run_length(&segment, ffv_word_load(&entry->va) + (addr - ffv_word_load(&entry->iova)),
+						      length, reached);
+}
+
 bool ffv_place_is_same(const struct ffv_view *view, const struct ffv_place *place)
 {
 	return ffv_word_load(&FFV_KEY_STAMP(&view->arena->keys[place->region])) == place->stamp;

@@ -55,6 +55,9 @@ struct ffv_rest {
 
 /* Where that is: at most `most` pieces, the last of which may be one that nothing here leads to. How many. */
 int ffv_rest_places(const struct ffv_rest *rest, struct ffv_place *places, int most);
+/* Of [addr, addr + length) in terms of a key, which is not checked: how many bytes from addr on are alike in whether peers
+ * reach them by an address, and whether they do. */
+uint32_t ffv_key_alike(const struct ffv_view *view, uint32_t key, uint64_t addr, uint32_t length, bool *reached);
 /* Whether the registration of its index is the same one as then; stands: and not being given back. */
 bool ffv_place_is_same(const struct ffv_view *view, const struct ffv_place *place);
 bool ffv_place_stands(const struct ffv_view *view, const struct ffv_place *place);

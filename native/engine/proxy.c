@@ -129,12 +129,13 @@ static struct ffv_list here(const void *bytes, uint32_t length)
 static uint32_t fetch(struct run *run, uint32_t progress, uint32_t length)
 {
 	const struct ffv_proxy_hooks *hooks = hooks_of(run);
-	uint32_t left = length - progress, from = run->stream_header + progress;
+	bool reads = ffv_qp_ref_wqe(run->req, run->position)->opcode == FFV_WR_RDMA_READ;
+	uint32_t left = length - progress, from = run->stream_header + progress, apart = reads ? 0 : LAST_BYTES;
 	struct iovec pieces[MOST_PIECES];
 	uint8_t last[LAST_BYTES];
 
-	if (left > LAST_BYTES) {
-		int count = ffv_list_here(&run->remote, progress, left - LAST_BYTES, pieces, MOST_PIECES);
+	if (left > apart) {
+		int count = ffv_list_here(&run->remote, progress, left - apart, pieces, MOST_PIECES);
 		return count ? hooks->fetch(hooks->arg, run->req->qpn, run->position, from, pieces, count) : 0;
 	}
 	if (!left || !ffv_list_is_reachable(&run->remote, progress, left))

@@ -33,7 +33,8 @@ struct ffv_proxy_hooks {
 	 * byte `from` on (perhaps nothing). It stays valid until the work request is completed (ALL) or `more` is called. */
 	int (*bytes)(void *arg, uint32_t qpn, uint64_t position, uint32_t from, struct ffv_list *out);
 	/* Of a message of which SOME is there, and all of that before byte `from` is delivered: what is just coming from there
-	 * on is put straight to `to`. How many bytes, 0 = none now, or they will come by `bytes`. */
+	 * on is put straight to `to` (of a READ: is taken from there). How many bytes, 0 = none now, or they will come by
+	 * `bytes`. */
 	uint32_t (*fetch)(void *arg, uint32_t qpn, uint64_t position, uint32_t from, const struct iovec *to, int count);
 	/* All that was there has been delivered, up to byte `from`: its receiver is ready for more. rest: where that goes
 	 * (NULL: not known yet), checked, and good as long as the executor's mark stands. */

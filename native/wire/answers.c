@@ -52,7 +52,7 @@ void ffv_answer(struct ffv_pair *pair, const struct ffv_frame *frame)
 		ffv_answer_now(channel, frame);
 }
 
-static bool send_result(struct ffv_result *result, struct ffv_link_channel *channel)
+static bool send_result(struct ffv_result *result, struct ffv_link_channel *channel, _Atomic uint64_t *bytes_streamed)
 {
 	uint32_t n = result->length - result->sent;
 
@@ -65,6 +65,8 @@ static bool send_result(struct ffv_result *result, struct ffv_link_channel *chan
 	if (n)
 		memcpy(ffv_frame_payload(to), result->bytes + result->sent, n);
 	result->sent += n;
+	if (result->frame.length_bytes > FFV_EAGER_BYTES) /* of a READ */
+		ffv_fetch_add(bytes_streamed, n);
 	return true;
 }
 
@@ -75,7 +77,7 @@ bool ffv_incoming_send(struct ffv_pair *pair, struct ffv_link_channel *channel)
 	while (pair->results && budget) {
 		struct ffv_result *result = pair->results;
 		uint32_t before = result->sent;
-		if (!ffv_channel_room(&channel->io) || !send_result(result, channel))
+		if (!ffv_channel_room(&channel->io) || !send_result(result, channel, &pair->proxy->router->bytes_streamed))
 			return true;
 		budget -= result->sent - before < budget ? result->sent - before : budget;
 		if (result->sent < result->length)
@@ -88,6 +90,7 @@ bool ffv_incoming_send(struct ffv_pair *pair, struct ffv_link_channel *channel)
 		free(result);
 	}
 	ffv_incoming_go_on(pair); /* a READ may have waited for room */
+	ffv_incoming_credit(pair);
 	return pair->results != NULL;
 }
 

@@ -61,7 +61,7 @@ static void post_datagram(struct ffv_pair *pair, const struct ffv_frame *frame, 
 	wr.wr.ud.remote_qpn = to->to_qpn;
 	wr.wr.ud.remote_qkey = to->qkey;
 	lock(pair);
-	pair->in.window->posted[position % FFV_WINDOW] = (struct ffv_posted){ 0, frame->length_bytes, copy };
+	pair->in.window->posted[position % FFV_WINDOW] = (struct ffv_posted){ .length = frame->length_bytes, .bytes = copy };
 	unlock(pair);
 	if (!ffv_post_send(pair->qp, &wr, &bad)) {
 		pair->datagrams_under_way++;

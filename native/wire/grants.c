@@ -18,8 +18,8 @@ struct ffv_grant {
 	struct ffv_link_channel *channel;
 	struct ffv_hold hold;
 	struct ffv_peer *peer;
-	uint64_t carrier, since_ns;
-	uint32_t from, length;
+	uint64_t carrier, since_ns, position;
+	uint32_t from, length, offset; /* of the work request's bytes; offset of its first one in the message */
 	uint32_t placed_from, placed_length; /* [lock] said to be there, and not delivered yet */
 	bool is_back;                 /* the memory is held no longer, and the device kept from it, or done */
 	bool was_placed;              /* a grant is used once */
@@ -72,10 +72,10 @@ static void destroy(struct ffv_grant *grant, bool fence)
 	free(grant);
 }
 
-/* All of it was delivered, by which way it ever came. */
+/* The device has done what it was to do, or all of the bytes came by another way. */
 static bool is_used_up(const struct ffv_pair *pair, const struct ffv_grant *grant)
 {
-	return pair->in.arrived >= grant->from + grant->length && !grant->placed_length;
+	return grant->was_placed || pair->in.arrived >= grant->from + grant->length;
 }
 
 void ffv_grant_end(struct ffv_pair *pair)
@@ -127,10 +127,11 @@ static void ask(struct ffv_pair *pair, struct asking *what)
 	unlock(pair);
 }
 
-/* Registers what was found, as far as that goes; at most `most` bytes. */
-static void register_places(struct ffv_grant *grant, const struct asking *found, uint32_t most, struct ffv_frame_piece *pieces)
+/* Registers what was found, as far as that goes. */
+static void register_places(struct ffv_grant *grant, const struct asking *found, struct ffv_granting *what)
 {
 	struct ffv_channel *io = &grant->channel->io;
+	uint32_t most = what->most < GRANT_BYTES ? what->most : GRANT_BYTES;
 
 	for (int i = 0; i < found->count && grant->length < most; i++) {
 		struct ffv_place *place = &grant->places[i];
@@ -140,7 +141,7 @@ static void register_places(struct ffv_grant *grant, const struct asking *found,
 			place->length = most - grant->length;
 		if (!place->here || io->transport->one_sided->window(io->link, grant->peer, place, true, &window))
 			return;
-		pieces[i] = (struct ffv_frame_piece){ window.piece.address, window.piece.key, window.piece.length };
+		what->pieces[i] = (struct ffv_frame_piece){ window.piece.address, window.piece.key, window.piece.length };
 		grant->windows[i] = window.number;
 		grant->length += window.piece.length;
 		grant->count = i + 1;
@@ -173,36 +174,46 @@ static void keep(struct ffv_pair *pair, struct ffv_grant *grant)
 	unlock(pair);
 }
 
-int ffv_grant_make(struct ffv_pair *pair, struct ffv_link_channel *channel, uint32_t from, uint32_t *upto,
-		   struct ffv_frame *credit, struct ffv_frame_piece *pieces)
+bool ffv_grant_is_possible(const struct ffv_link_channel *channel)
 {
 	const struct ffv_one_sided *calls = channel->io.link ? channel->io.transport->one_sided : NULL;
-	uint32_t length = ffv_incoming_entry(&pair->in, pair->in.first)->frame.length_bytes, left = length - from;
+	uint64_t near, far;
+
+	return calls && calls->carrier(channel->io.link, &near, &far);
+}
+
+bool ffv_grant_is_out(const struct ffv_pair *pair, uint64_t position)
+{
+	return pair->in.grant && pair->in.grant->position == position;
+}
+
+bool ffv_grant_make(struct ffv_pair *pair, struct ffv_link_channel *channel, struct ffv_granting *what)
+{
+	const struct ffv_one_sided *calls = channel->io.link ? channel->io.transport->one_sided : NULL;
 	uint64_t near, far, carrier = calls ? calls->carrier(channel->io.link, &near, &far) : 0;
 
-	if (!carrier || pair->type == FFV_QPT_UC || pair->in.granted > from || left < FFV_EAGER_BYTES)
-		return 0;
+	if (!carrier || pair->type == FFV_QPT_UC)
+		return true;
 	ffv_grant_end(pair);
-	struct ffv_grant *grant = begin(pair, channel, carrier, from);
+	struct ffv_grant *grant = begin(pair, channel, carrier, what->from);
 	if (!grant)
-		return 0;
-	struct asking found = { .proxy = pair->proxy, .view = &grant->peer->view, .qpn = pair->far_qpn, .from = from };
+		return true;
+	struct asking found = { .proxy = pair->proxy, .view = &grant->peer->view, .qpn = pair->far_qpn, .from = what->from };
 	ask(pair, &found);
-	uint32_t most = left - FFV_LAST_BYTES < GRANT_BYTES ? left - FFV_LAST_BYTES : GRANT_BYTES;
 	if (found.answered)
-		register_places(grant, &found, most, pieces);
+		register_places(grant, &found, what);
 	if (!grant->count) {
-		uint64_t gap = found.count && !found.places[0].here ? found.places[0].length : left;
-		if (gap < left && from + gap < *upto)
-			*upto = from + (uint32_t)gap; /* what is behind it can be granted */
+		what->gap = found.count && !found.places[0].here ? (uint32_t)found.places[0].length : 0;
 		destroy(grant, false);
-		return found.answered ? 0 : -1;
+		return found.answered;
 	}
+	grant->offset = what->offset;
+	grant->position = what->position;
 	keep(pair, grant);
-	*upto = grant->length == left - FFV_LAST_BYTES ? length : from + grant->length;
-	credit->operand[0] = from;
-	credit->operand[1] = near;
-	return grant->count;
+	what->count = (uint32_t)grant->count;
+	what->length = grant->length;
+	what->carrier = near;
+	return true;
 }
 
 /* ---- bytes that are there ------------------------------------------------------------------------------------------------------- */
@@ -263,28 +274,45 @@ uint32_t ffv_grant_fetch_locked(struct ffv_pair *pair, uint32_t from, const stru
 	return n;
 }
 
+/* Whether what the other router says of its device can be. */
+static bool is_expected(const struct ffv_incoming *in, const struct ffv_grant *grant, const struct ffv_frame *frame)
+{
+	const struct ffv_entry *entry = in->first == in->end ? NULL : &in->window->entries[in->first % FFV_WINDOW];
+
+	if (!grant || !entry || frame->position != entry->frame.position || grant->was_placed)
+		return false;
+	if (entry->by_device)
+		return frame->address == grant->offset && (frame->length_bytes == grant->length || !frame->length_bytes);
+	return frame->address == in->arrived && frame->length_bytes && frame->address >= grant->from &&
+	       frame->length_bytes <= grant->from + grant->length - frame->address;
+}
+
 bool ffv_grant_placed(struct ffv_link_channel *channel, const struct ffv_frame *frame)
 {
 	struct ffv_pair *pair = ffv_incoming_pair(channel, frame);
-	struct ffv_incoming *in = pair ? &pair->in : NULL;
-	struct ffv_grant *grant = pair ? in->grant : NULL;
+	struct ffv_router *router = pair ? pair->proxy->router : NULL;
+	struct ffv_grant *grant = pair ? pair->in.grant : NULL;
 
 	if (!pair)
 		return true;
-	if (!grant || in->first == in->end || frame->position != ffv_incoming_entry(in, in->first)->frame.position ||
-	    frame->address != in->arrived || !frame->length_bytes || frame->address < grant->from || grant->was_placed ||
-	    frame->length_bytes > grant->from + grant->length - frame->address)
+	if (!is_expected(&pair->in, grant, frame))
 		return false;
+	bool reads = ffv_incoming_entry(&pair->in, pair->in.first)->by_device;
 	grant->was_placed = true;
+	if (!frame->length_bytes) {
+		ffv_grant_end(pair);
+		ffv_read_refused(pair);
+		return true;
+	}
 	lock(pair);
-	grant->placed_from = in->arrived;
+	grant->placed_from = reads ? 0 : pair->in.arrived;
 	grant->placed_length = frame->length_bytes;
-	in->arrived += frame->length_bytes;
+	pair->in.arrived += reads ? 0 : frame->length_bytes;
 	unlock(pair);
-	ffv_fetch_add(&pair->proxy->router->bytes_one_sided_received, frame->length_bytes);
+	ffv_fetch_add(reads ? &router->bytes_one_sided_sent : &router->bytes_one_sided_received, frame->length_bytes);
 	ffv_pair_run(pair);
 	lock(pair);
-	bool strange = in->grant && in->grant->strange;
+	bool strange = pair->in.grant && pair->in.grant->strange;
 	unlock(pair);
 	if (strange) /* the container gave the memory back under a work request of its own */
 		ffv_incoming_close(pair, FFV_WC_RETRY_EXC_ERR);

@@ -154,12 +154,11 @@ void ffv_incoming_attached(struct ffv_pair *pair, const struct ffv_job *job)
 	ffv_pair_free_if_dead(pair);
 }
 
-/* Posts `length` bytes of an entry from `offset` on, whose memory is `bytes`. */
-static int post(struct ffv_pair *pair, struct ffv_entry *entry, uint32_t count, uint32_t offset, uint32_t length, uint8_t *bytes)
+int ffv_incoming_post(struct ffv_pair *pair, struct ffv_entry *entry, uint32_t count, struct ffv_posted posted)
 {
 	const struct ffv_frame *frame = &entry->frame;
-	struct ffv_sge sge = { .length = length };
-	struct ffv_send_wr wr = { .wr_id = count, .sg_list = &sge, .num_sge = length ? 1 : 0, .opcode = frame->opcode,
+	struct ffv_sge sge = { .length = posted.length };
+	struct ffv_send_wr wr = { .wr_id = count, .sg_list = &sge, .num_sge = posted.length ? 1 : 0, .opcode = frame->opcode,
 				  .send_flags = FFV_SEND_SIGNALED | (frame->flags & FFV_SEND_SOLICITED),
 				  .imm_data_be = frame->imm_be };
 
@@ -174,11 +173,12 @@ static int post(struct ffv_pair *pair, struct ffv_entry *entry, uint32_t count, 
 		wr.wr.atomic.compare_add = frame->operand[0];
 		wr.wr.atomic.swap = frame->operand[1];
 	} else {
-		wr.wr.rdma.remote_addr = frame->address + offset;
+		wr.wr.rdma.remote_addr = frame->address + posted.offset;
 		wr.wr.rdma.rkey = frame->rkey;
 	}
 	lock(pair);
-	pair->in.window->posted[pair->qp->sq_posted % FFV_WINDOW] = (struct ffv_posted){ count, length, bytes };
+	posted.entry = count;
+	pair->in.window->posted[pair->qp->sq_posted % FFV_WINDOW] = posted;
 	unlock(pair);
 	pair->in.slots++;
 	ffv_pair_warm(pair);
@@ -187,52 +187,20 @@ static int post(struct ffv_pair *pair, struct ffv_entry *entry, uint32_t count, 
 	return ffv_qp_post_whole(pair->qp, &wr);
 }
 
-static uint8_t **piece_at(struct ffv_entry *entry, uint32_t offset)
-{
-	return &entry->pieces[offset / FFV_READ_BYTES % FFV_READ_PIECES];
-}
-
-static bool has_read_room(const struct ffv_pair *pair, const struct ffv_entry *entry)
-{
-	return pair->in.slots < FFV_WINDOW &&
-	       pair->result_bytes + (entry->asked_bytes - entry->done_bytes) + FFV_READ_BYTES <= FFV_READ_WINDOW;
-}
-
-/* A READ is posted piece by piece, as far as there is room for what it brings: else a slow network would have all of it
- * wait here. */
-static int post_read(struct ffv_pair *pair, struct ffv_entry *entry, uint32_t count)
-{
-	uint32_t length = entry->frame.length_bytes;
-
-	if (!length)
-		return post(pair, entry, count, 0, 0, NULL);
-	while (entry->asked_bytes < length && has_read_room(pair, entry)) {
-		uint32_t offset = entry->asked_bytes, n = length - offset < FFV_READ_BYTES ? length - offset : FFV_READ_BYTES;
-		uint8_t *piece = malloc(n);
-		if (!piece)
-			return -ENOMEM;
-		*piece_at(entry, offset) = piece;
-		entry->asked_bytes += n;
-		int rc = post(pair, entry, count, offset, n, piece);
-		if (rc)
-			return rc;
-	}
-	return 0;
-}
-
 static int post_entry(struct ffv_pair *pair, struct ffv_entry *entry, uint32_t count)
 {
 	switch (entry->frame.kind) {
 	case FFV_FRAME_REQUEST:
 		if (entry->frame.opcode == FFV_WR_RDMA_READ)
-			return post_read(pair, entry, count);
+			return ffv_read_post(pair, entry, count);
 		if (entry->frame.opcode == FFV_WR_FLUSH)
-			return post(pair, entry, count, 0, 0, NULL);
+			return ffv_incoming_post(pair, entry, count, (struct ffv_posted){ 0 });
 		if (!(entry->payload = calloc(1, 8)))
 			return -ENOMEM;
-		return post(pair, entry, count, 0, 8, entry->payload);
+		return ffv_incoming_post(pair, entry, count, (struct ffv_posted){ .length = 8, .bytes = entry->payload });
 	default:
-		return post(pair, entry, count, 0, entry->frame.length_bytes, entry->payload);
+		return ffv_incoming_post(pair, entry, count, (struct ffv_posted){ .length = entry->frame.length_bytes,
+										  .bytes = entry->payload });
 	}
 }
 
@@ -261,21 +229,6 @@ void ffv_incoming_go_on(struct ffv_pair *pair)
 
 /* ---- completions ---------------------------------------------------------------------------------------------------------------- */
 
-/* The next piece of a READ has come, which the answer takes over. True: the READ is done. */
-static bool answer_read(struct ffv_pair *pair, struct ffv_entry *entry)
-{
-	struct ffv_frame frame = ffv_answer_to(pair, &entry->frame, FFV_FRAME_RESULT, 0);
-	uint32_t left = entry->frame.length_bytes - entry->done_bytes, n = left < FFV_READ_BYTES ? left : FFV_READ_BYTES;
-	uint8_t **piece = piece_at(entry, entry->done_bytes);
-
-	frame.address = entry->done_bytes;
-	if (n)
-		ffv_answer_queue(pair, &frame, *piece, n);
-	*piece = NULL;
-	entry->done_bytes += n;
-	return n == left;
-}
-
 static void answer_atomic(struct ffv_pair *pair, struct ffv_entry *entry)
 {
 	struct ffv_frame frame = ffv_answer_to(pair, &entry->frame, FFV_FRAME_RESULT, 0);
@@ -297,7 +250,7 @@ static void complete(struct ffv_pair *pair, const struct ffv_wc *wc)
 		ffv_incoming_close(pair, (uint8_t)wc->status);
 		return;
 	}
-	if (entry->frame.opcode == FFV_WR_RDMA_READ && !answer_read(pair, entry)) {
+	if (entry->frame.opcode == FFV_WR_RDMA_READ && !ffv_read_answer(pair, entry)) {
 		ffv_incoming_go_on(pair);
 		return;
 	}

@@ -63,8 +63,9 @@ int ffv_incoming_bytes(struct ffv_pair *pair, uint64_t position, uint32_t from, 
 	if (pair->type != FFV_QPT_UD && ffv_incoming_entry(&pair->in, posted->entry)->frame.kind == FFV_FRAME_LARGE)
 		return posted->entry == pair->in.first ? stream_bytes(&pair->in, from, out) : FFV_BYTES_SOME;
 	if (posted->length) {
-		if (!posted->bytes)
-			return FFV_BYTES_NONE;
+		if (!posted->bytes) /* of a READ: another host's device fetches it from where the executor finds it */
+			return pair->type != FFV_QPT_UD && ffv_incoming_entry(&pair->in, posted->entry)->by_device
+				       ? FFV_BYTES_SOME : FFV_BYTES_NONE;
 		out->segment[0] = (struct ffv_segment){ .va = (uintptr_t)posted->bytes, .length_bytes = posted->length };
 		out->num_segments = 1;
 		out->length_bytes = posted->length;
@@ -87,6 +88,7 @@ void ffv_incoming_more(struct ffv_pair *pair, uint64_t position, uint32_t from)
 		free(chunk);
 	}
 	in->wants_more = true;
+	in->window->more_position = position;
 	in->more_from = from;
 }
 
@@ -133,20 +135,27 @@ static void give_credit(struct ffv_pair *pair, struct ffv_link_channel *channel,
 {
 	struct ffv_frame frame = ffv_answer_to(pair, &entry->frame, FFV_FRAME_CREDIT, 0);
 	uint32_t length = entry->frame.length_bytes, upto = length - from < FFV_STREAM_WINDOW ? length : from + FFV_STREAM_WINDOW;
-	struct ffv_frame_piece pieces[FFV_MOST_PIECES];
+	struct ffv_granting what = { .from = from, .most = length - from - FFV_LAST_BYTES };
 	struct ffv_incoming *in = &pair->in;
 
 	if (upto <= in->granted || in->granted - from > FFV_STREAM_WINDOW / 2)
 		return;
-	int count = there ? 0 : ffv_grant_make(pair, channel, from, &upto, &frame, pieces);
-	struct ffv_frame *to = count < 0 ? NULL : ffv_channel_frame(&channel->io, FFV_FRAME_CREDIT, (uint32_t)count * sizeof pieces[0]);
+	if (!there && in->granted <= from && length - from > FFV_EAGER_BYTES && !ffv_grant_make(pair, channel, &what))
+		return;
+	struct ffv_frame *to = ffv_channel_frame(&channel->io, FFV_FRAME_CREDIT, what.count * (uint32_t)sizeof what.pieces[0]);
 	if (!to)
 		return;
+	if (what.length)
+		upto = what.length == length - from - FFV_LAST_BYTES ? length : from + what.length;
+	else if (what.gap && what.gap < upto - from)
+		upto = from + what.gap; /* what is behind it can be granted */
+	frame.operand[0] = what.length ? from : 0;
+	frame.operand[1] = what.carrier;
 	frame.address = upto;
 	frame.length_bytes = length;
 	in->granted = upto;
 	ffv_frame_copy_header(to, &frame);
-	memcpy(ffv_frame_payload(to), pieces, (size_t)count * sizeof pieces[0]);
+	memcpy(ffv_frame_payload(to), what.pieces, what.count * sizeof what.pieces[0]);
 }
 
 void ffv_incoming_credit(struct ffv_pair *pair)
@@ -158,13 +167,19 @@ void ffv_incoming_credit(struct ffv_pair *pair)
 		return;
 	struct ffv_entry *entry = ffv_incoming_entry(in, in->first);
 	lock(pair);
-	bool wanted = in->wants_more && in->open && in->more_entry == in->first && entry->frame.kind == FFV_FRAME_LARGE;
+	bool wanted = in->wants_more && in->open && in->more_entry == in->first &&
+		      (entry->frame.kind == FFV_FRAME_LARGE || entry->by_device);
 	uint32_t from = in->more_from;
+	uint64_t position = in->window->more_position;
 	bool there = wanted && in->arrived > from;
 	in->wants_more &= !wanted;
 	unlock(pair);
 	if (!wanted || !channel)
 		return;
+	if (entry->by_device) {
+		ffv_read_grant(pair, channel, entry, position);
+		return;
+	}
 	give_credit(pair, channel, entry, from, there);
 	if (there)
 		ffv_pair_run(pair);

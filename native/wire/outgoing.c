@@ -358,6 +358,8 @@ void ffv_outgoing_frame(struct ffv_pair *pair, const struct ffv_frame *frame, co
 		on_waits(pair, frame);
 	else if (frame->kind == FFV_FRAME_RESULT)
 		on_result(pair, position, frame, payload);
+	else if (frame->opcode == FFV_WR_RDMA_READ)
+		ffv_transfer_fetch(pair, position, frame, payload);
 	else
 		on_credit(pair, position, frame, payload);
 }

@@ -48,13 +48,21 @@ struct ffv_chunk { struct ffv_chunk *next; uint32_t offset, length; uint8_t byte
 struct ffv_entry {
 	struct ffv_frame frame;
 	uint8_t *payload;             /* of a MESSAGE or an atomic */
-	uint8_t *pieces[FFV_READ_PIECES]; /* of a READ: those under way, each of FFV_READ_BYTES but the last */
-	uint32_t done_bytes;          /* of a READ: answered */
-	uint32_t asked_bytes;         /* of a READ: posted */
+	/* of a READ */
+	uint8_t *pieces[FFV_READ_PIECES]; /* those under way, by count; NULL: the other router's device fetches it */
+	uint32_t piece_bytes[FFV_READ_PIECES];
+	uint32_t done_bytes, done_pieces;   /* answered */
+	uint32_t asked_bytes, asked_pieces; /* posted */
+	bool by_device;               /* it may be fetched so */
 };
 
 /* A work request posted on the proxy's queue pair, by its position there. */
-struct ffv_posted { uint32_t entry; uint32_t length; uint8_t *bytes; };
+struct ffv_posted {
+	uint32_t entry;
+	uint32_t length;
+	uint32_t offset, piece;       /* of a READ: where in the message, and which of its pieces */
+	uint8_t *bytes;
+};
 
 /* Of what is under way, by position; there only while something is. */
 struct ffv_out_window {
@@ -66,6 +74,7 @@ struct ffv_out_window {
 
 struct ffv_in_window {
 	uint64_t wr_ids[FFV_WINDOW];  /* lent to the proxy's queue pair */
+	uint64_t more_position;       /* [lock] there, of what more is wanted for */
 	struct ffv_entry entries[FFV_WINDOW]; /* by count */
 	struct ffv_posted posted[FFV_WINDOW]; /* [lock] by position on the proxy's queue pair */
 };
@@ -451,6 +460,18 @@ static inline struct ffv_entry *ffv_incoming_entry(struct ffv_incoming *in, uint
 	return &in->window->entries[count % FFV_WINDOW];
 }
 
+/* ---- reads.c: READs of other hosts ---- */
+/* Posts pieces of it, as far as there is room. */
+int ffv_read_post(struct ffv_pair *pair, struct ffv_entry *entry, uint32_t count);
+/* Its next piece is done. True: all of it. */
+bool ffv_read_answer(struct ffv_pair *pair, struct ffv_entry *entry);
+/* The executor is at a piece without a buffer. */
+void ffv_read_grant(struct ffv_pair *pair, struct ffv_link_channel *channel, const struct ffv_entry *entry, uint64_t position);
+/* The other router's device cannot fetch what was granted: it goes in frames. */
+void ffv_read_refused(struct ffv_pair *pair);
+/* Of incoming.c: posts `length` bytes of an entry from `offset` on, whose memory is `bytes`. */
+int ffv_incoming_post(struct ffv_pair *pair, struct ffv_entry *entry, uint32_t count, struct ffv_posted posted);
+
 /* ---- large.c: what of it comes in pieces; false = the frame breaks a rule ---- */
 /* Hooks, [lock] held. */
 int ffv_incoming_bytes(struct ffv_pair *pair, uint64_t position, uint32_t from, struct ffv_list *out);
@@ -465,10 +486,23 @@ void ffv_incoming_credit(struct ffv_pair *pair);
 void ffv_incoming_free_chunks_locked(struct ffv_incoming *in);
 
 /* ---- grants.c: what of our containers' memory others may write; see there ---- */
-/* For bytes of the LARGE at in.first from `from` on, up to *upto of which there would be credit. How many pieces are to go
- * with the CREDIT; *upto may change. -1: nothing is to be said now. */
-int ffv_grant_make(struct ffv_pair *pair, struct ffv_link_channel *channel, uint32_t from, uint32_t *upto,
-		   struct ffv_frame *credit, struct ffv_frame_piece *pieces);
+/* What is to be granted, of the work request that the executor is at, and what of it is. */
+struct ffv_granting {
+	uint64_t position;            /* of a READ's piece: on the proxy's queue pair */
+	uint32_t from, most;          /* bytes of it */
+	uint32_t offset;              /* of its first byte in the message */
+	uint32_t length;              /* granted; 0 = none */
+	uint32_t gap;                 /* then: no address leads to so many, behind which there may be some that can be */
+	uint32_t count;
+	struct ffv_frame_piece pieces[FFV_MOST_PIECES];
+	uint64_t carrier;             /* our end's name */
+};
+/* False: nothing is to be said now. */
+bool ffv_grant_make(struct ffv_pair *pair, struct ffv_link_channel *channel, struct ffv_granting *what);
+/* Whether there is one for the READ's piece at that position. */
+bool ffv_grant_is_out(const struct ffv_pair *pair, uint64_t position);
+/* Whether real devices move anything over the channel now. */
+bool ffv_grant_is_possible(const struct ffv_link_channel *channel);
 /* Hook, without [lock]: the executor has found where the next bytes go. */
 void ffv_grant_offer(const struct ffv_proxy *proxy, uint32_t qpn, uint32_t from, const struct ffv_rest *rest);
 /* Hook, [lock] held: how many bytes from `from` on are in `to` already. */
@@ -483,6 +517,8 @@ void ffv_grant_tick(struct ffv_router *router, struct ffv_link_channel *channel)
 /* ---- transfers.c: what real queue pairs move for our containers; see there ---- */
 /* A CREDIT says where bytes of the LARGE that has it may be written. */
 void ffv_transfer_granted(struct ffv_pair *pair, const struct ffv_frame *frame, const uint8_t *payload);
+/* The same of a READ: where they may be read. What cannot be is refused. */
+void ffv_transfer_fetch(struct ffv_pair *pair, uint64_t position, const struct ffv_frame *frame, const uint8_t *payload);
 /* True: the next bytes of the LARGE go so, now or later; false: they are to be streamed, at most *most of them. */
 bool ffv_transfer_carries(struct ffv_pair *pair, struct ffv_link_channel *channel, const struct ffv_exec_env *env,
 			  uint32_t *most);

@@ -27,6 +27,9 @@ struct ffv_transfer {
 	struct ffv_pair *pair;        /* NULL: nobody wants to know any more how it ends */
 	struct ffv_hold hold;
 	uint64_t carrier;
+	bool reads;                   /* into our container, for a READ of its own */
+	uint32_t position;            /* of the work request, low half */
+	uint32_t from;
 	uint32_t ticket, length;
 	int count;
 	uint32_t windows[FFV_MOST_PIECES];
@@ -66,12 +69,28 @@ static void forget_grant(struct ffv_pair *pair)
 	pair->out.far = NULL;
 }
 
+/* fence: what the device still does to the memory fails, and with it the real queue pair. */
+static void release(struct ffv_transfer *transfer, struct ffv_channel *io, bool fence)
+{
+	for (int i = 0; i < transfer->count && io->link && io->transport->one_sided; i++)
+		io->transport->one_sided->release(io->link, transfer->carrier, transfer->windows[i], fence);
+	transfer->count = 0;
+}
+
 void ffv_transfer_forget(struct ffv_pair *pair)
 {
-	if (pair->out.transfer)
-		pair->out.transfer->pair = NULL;
-	pair->out.transfer = NULL;
+	struct ffv_link_channel *channel = pair->proxy->router->channels[pair->proxy->channel % FFV_MAX_CHANNELS];
+	struct ffv_transfer *transfer = pair->out.transfer;
+
 	forget_grant(pair);
+	if (!transfer)
+		return;
+	transfer->pair = NULL;
+	pair->out.transfer = NULL;
+	if (!transfer->reads || !channel || channel->number != pair->proxy->channel)
+		return;
+	release(transfer, &channel->io, true); /* the container may use its memory for something else from now on */
+	ffv_hold_end(&transfer->hold);
 }
 
 /* ---- waiting for others ------------------------------------------------------------------------------------------------------- */
@@ -108,10 +127,11 @@ static void unpark_all(struct ffv_link_channel *channel)
 
 /* ---- beginning ---------------------------------------------------------------------------------------------------------------- */
 
-/* Finds, under the transfer's hold, where the bytes are. */
-static int find_places(struct ffv_pair *pair, const struct ffv_exec_env *env, uint32_t length, struct ffv_place *places)
+/* Finds, under the transfer's hold, where the bytes are, or are to come to: the other router may say neither of a work
+ * request of the other kind. */
+static int find_places(struct ffv_pair *pair, const struct ffv_exec_env *env, const struct ffv_transfer *transfer,
+		       uint64_t position, uint32_t length, struct ffv_place *places)
 {
-	const struct ffv_outgoing *out = &pair->out;
 	struct ffv_qp_ref *ref = ffv_outgoing_ref(pair);
 	struct ffv_pulled wr;
 	uint32_t status;
@@ -120,8 +140,8 @@ static int find_places(struct ffv_pair *pair, const struct ffv_exec_env *env, ui
 	if (!ref)
 		return 0;
 	ffv_pull_begin(env, ref);
-	if (ffv_pull_look(ref, out->stream_position, &wr, &status) == FFV_PULL_DONE)
-		count = ffv_pull_places(ref, out->stream_position, &wr, out->stream_sent, length, places, FFV_MOST_PIECES);
+	if (ffv_pull_look(ref, position, &wr, &status) == FFV_PULL_DONE && transfer->reads == (wr.opcode == FFV_WR_RDMA_READ))
+		count = ffv_pull_places(ref, position, &wr, transfer->from, length, places, FFV_MOST_PIECES);
 	ffv_pull_end(env);
 	return count;
 }
@@ -164,46 +184,61 @@ static int cut_grant(const struct ffv_far_grant *far, uint32_t offset, uint32_t 
 
 static void let_go(struct ffv_transfer *transfer, struct ffv_channel *io)
 {
-	for (int i = 0; i < transfer->count && io->link && io->transport->one_sided; i++)
-		io->transport->one_sided->release(io->link, transfer->carrier, transfer->windows[i], false);
+	release(transfer, io, false);
 	ffv_hold_end(&transfer->hold);
 	free(transfer);
+}
+
+/* A transfer for bytes of a work request from `from` on, which holds the container's memory. NULL: it cannot be. */
+static struct ffv_transfer *make(struct ffv_pair *pair, uint64_t carrier, uint64_t position, uint32_t from)
+{
+	struct ffv_transfer *transfer = calloc(1, sizeof *transfer);
+
+	if (!transfer)
+		return NULL;
+	*transfer = (struct ffv_transfer){ .proxy = pair->proxy, .pair = pair, .carrier = carrier, .from = from,
+					   .position = (uint32_t)position };
+	if (!ffv_hold_begin(pair->proxy->ctx, pair->peer->view.context_id, pair->qpn, &transfer->hold))
+		return transfer;
+	free(transfer);
+	return NULL;
+}
+
+static void keep(struct ffv_pair *pair, struct ffv_link_channel *channel, struct ffv_transfer *transfer)
+{
+	transfer->next = channel->transfers;
+	channel->transfers = transfer;
+	channel->transfer_bytes += transfer->length;
+	pair->out.transfer = transfer;
+	if (!transfer->reads)
+		ffv_rate_spend(pair->proxy->router, transfer->length);
 }
 
 /* 1 = it is under way, 0 = there is no room for it now, -1 = these bytes cannot go so. *most as of ffv_transfer_carries. */
 static int begin(struct ffv_pair *pair, struct ffv_link_channel *channel, const struct ffv_exec_env *env, uint64_t carrier,
 		 uint32_t *most)
 {
-	const struct ffv_far_grant *far = pair->out.far;
-	uint32_t offset = pair->out.stream_sent - far->from;
+	const struct ffv_outgoing *out = &pair->out;
+	uint32_t offset = out->stream_sent - out->far->from, left = out->far->length - offset;
 	struct ffv_real_piece here[FFV_MOST_PIECES], there[FFV_MOST_PIECES];
 	struct ffv_place places[FFV_MOST_PIECES];
-	struct ffv_transfer *transfer = calloc(1, sizeof *transfer);
+	struct ffv_transfer *transfer = make(pair, carrier, out->stream_position, out->stream_sent);
 	struct ffv_channel *io = &channel->io;
 
 	if (!transfer)
 		return -1;
-	*transfer = (struct ffv_transfer){ .proxy = pair->proxy, .pair = pair, .carrier = carrier };
-	if (ffv_hold_begin(pair->proxy->ctx, pair->peer->view.context_id, pair->qpn, &transfer->hold)) {
-		free(transfer);
-		return -1;
-	}
-	int found = find_places(pair, env, far->length - offset, places), rc = -1;
-	if (found && !places[0].here && places[0].length < far->length - offset)
+	int found = find_places(pair, env, transfer, out->stream_position, left, places), rc = -1;
+	if (found && !places[0].here && places[0].length < left)
 		*most = (uint32_t)places[0].length; /* what is behind it can go so */
 	register_places(transfer, io, places, found, here);
-	int pieces = cut_grant(far, offset, transfer->length, there);
+	int pieces = cut_grant(out->far, offset, transfer->length, there);
 	if (pieces)
 		rc = io->transport->one_sided->move(io->link, false, here, transfer->count, there, pieces, &transfer->ticket);
 	if (rc) {
 		let_go(transfer, io);
 		return rc == -EAGAIN && channel->transfers ? 0 : -1;
 	}
-	transfer->next = channel->transfers;
-	channel->transfers = transfer;
-	channel->transfer_bytes += transfer->length;
-	pair->out.transfer = transfer;
-	ffv_rate_spend(pair->proxy->router, transfer->length);
+	keep(pair, channel, transfer);
 	return 1;
 }
 
@@ -234,7 +269,8 @@ bool ffv_transfer_carries(struct ffv_pair *pair, struct ffv_link_channel *channe
 
 /* ---- ending ------------------------------------------------------------------------------------------------------------------ */
 
-static void tell(struct ffv_pair *pair, struct ffv_link_channel *channel, uint32_t length)
+/* length 0: of a READ, that the device does not fetch it. */
+static void tell(struct ffv_pair *pair, struct ffv_link_channel *channel, uint32_t position, uint32_t from, uint32_t length)
 {
 	struct ffv_frame *frame = ffv_channel_frame(&channel->io, FFV_FRAME_PLACED, 0);
 
@@ -242,26 +278,76 @@ static void tell(struct ffv_pair *pair, struct ffv_link_channel *channel, uint32
 		return; /* without memory: patience ends it */
 	frame->pair = pair->number;
 	frame->incarnation = pair->out.incarnation;
-	frame->position = (uint32_t)pair->out.stream_position;
-	frame->address = pair->out.stream_sent;
+	frame->position = position;
+	frame->address = from;
 	frame->length_bytes = length;
-	pair->out.stream_sent += length;
-	ffv_fetch_add(&pair->proxy->router->bytes_one_sided_sent, length);
 }
 
 static void finish(struct ffv_link_channel *channel, struct ffv_transfer *transfer, bool moved)
 {
 	struct ffv_pair *pair = transfer->pair;
+	uint32_t length = moved ? transfer->length : 0;
 
 	channel->transfer_bytes -= transfer->length;
 	if (pair) {
+		struct ffv_router *router = pair->proxy->router;
 		pair->out.transfer = NULL;
-		if (moved)
-			tell(pair, channel, transfer->length);
+		if (moved || transfer->reads)
+			tell(pair, channel, transfer->position, transfer->from, length);
+		if (!transfer->reads)
+			pair->out.stream_sent += length;
+		ffv_fetch_add(transfer->reads ? &router->bytes_one_sided_received : &router->bytes_one_sided_sent, length);
 		ffv_pair_take_turn(pair);
 	}
 	let_go(transfer, &channel->io);
 }
+
+/* ---- READs ------------------------------------------------------------------------------------------------------------------- */
+
+/* Has the device fetch `length` bytes of the message. False: it cannot. */
+static bool fetch(struct ffv_pair *pair, struct ffv_link_channel *channel, uint64_t carrier, uint64_t position, uint32_t from,
+		  const struct ffv_far_grant *far)
+{
+	struct ffv_real_piece here[FFV_MOST_PIECES], there[FFV_MOST_PIECES];
+	struct ffv_place places[FFV_MOST_PIECES];
+	struct ffv_channel *io = &channel->io;
+	struct ffv_exec_env env;
+	struct ffv_transfer *transfer =
+		ffv_context_env(pair->proxy->ctx, &env) ? NULL : make(pair, carrier, position, from);
+
+	if (!transfer)
+		return false;
+	transfer->reads = true;
+	register_places(transfer, io, places, find_places(pair, &env, transfer, position, far->length, places), here);
+	int pieces = transfer->length == far->length ? cut_grant(far, 0, far->length, there) : 0;
+	if (!pieces || io->transport->one_sided->move(io->link, true, here, transfer->count, there, pieces, &transfer->ticket)) {
+		let_go(transfer, io);
+		return false;
+	}
+	keep(pair, channel, transfer);
+	return true;
+}
+
+void ffv_transfer_fetch(struct ffv_pair *pair, uint64_t position, const struct ffv_frame *frame, const uint8_t *payload)
+{
+	struct ffv_link_channel *channel = ffv_router_channel(pair->proxy->router, pair->proxy->channel);
+	const struct ffv_one_sided *calls = channel && channel->io.link ? channel->io.transport->one_sided : NULL;
+	uint32_t count = frame->payload_bytes / (uint32_t)sizeof(struct ffv_frame_piece);
+	uint64_t near, theirs, carrier = calls ? calls->carrier(channel->io.link, &near, &theirs) : 0, length = 0;
+	struct ffv_far_grant far = { .count = (int)count };
+
+	if (!channel || !count || frame->operand[0] > UINT32_MAX)
+		return;
+	memcpy(far.pieces, payload, frame->payload_bytes);
+	for (uint32_t i = 0; i < count; i++)
+		length += far.pieces[i].length_bytes;
+	far.length = (uint32_t)length;
+	bool fits = length && length <= UINT32_MAX - frame->operand[0] && carrier && theirs == frame->operand[1];
+	if (!fits || pair->out.transfer || !fetch(pair, channel, carrier, position, (uint32_t)frame->operand[0], &far))
+		tell(pair, channel, (uint32_t)position, (uint32_t)frame->operand[0], 0);
+}
+
+/* ---- looking at them --------------------------------------------------------------------------------------------------------- */
 
 void ffv_transfer_poll(struct ffv_router *router, struct ffv_link_channel *channel)
 {

@@ -38,8 +38,8 @@ struct ffv_router_counters {
 	uint64_t frames_sent, frames_received;
 	uint64_t bytes_sent, bytes_received;
 	uint64_t bytes_placed;      /* of bytes_received: read straight into the memory of containers */
-	/* Payload of large messages: moved by real RDMA WRITEs of this host's device, and of another's into memory here; sent as
-	 * bytes of frames (all but the last 64 of each message, which always are). */
+	/* Payload of large messages that real RDMA WRITEs and READs, whoever asked for them, moved out of the memory of containers
+	 * here, and into it; sent as bytes of frames (but for the last 64 of each SEND and WRITE, which always are). */
 	uint64_t bytes_one_sided_sent, bytes_one_sided_received, bytes_streamed;
 	/* Windows of containers' memory registered on real devices: made, found registered, given up; and now. */
 	uint64_t windows_made, windows_found, windows_dropped, window_bytes;

@@ -8,6 +8,8 @@
 #include "fake_ibverbs.h"
 #include "hosts.h"
 
+#define LENGTH (1u << 20)
+
 static const struct fake_calls *fake;
 
 static void find_fake(void)
@@ -109,6 +111,107 @@ static void test_moved(void)
 	hosts_disconnect();
 }
 
+/* Nor what READs bring. */
+static void test_read(void)
+{
+	static const uint32_t lengths[] = { 32769, 65536, 200001, 1u << 20, (2u << 20) + 64, 3u << 20 };
+	struct ffv_router_counters before[2] = { query(0), query(1) };
+	uint64_t bytes = 0, reads = counted().read;
+
+	hosts_connect(FFV_QPT_RC);
+	for (unsigned n = 0; n < sizeof lengths / sizeof *lengths * 2; n++) {
+		uint32_t length = lengths[n / 2], from = 8192 + 3 * n, to = 4096 * (n % 2) + 64 + n;
+		hosts_fill(&hosts[1], from, length, n);
+		memset((uint8_t *)hosts[0].mr->addr + to - 64, 0x5a, length + 128);
+		hosts_post(FFV_WR_RDMA_READ, n, to, length, from, 0);
+		CHECK_EQ(poll_status(hosts[0].side.cq, FFV_WC_SUCCESS).wr_id, n);
+		hosts_check_same(to, from, length);
+		for (uint32_t i = 1; i <= 64; i++)
+			CHECK(((uint8_t *)hosts[0].mr->addr)[to - i] == 0x5a &&
+			      ((uint8_t *)hosts[0].mr->addr)[to + length + i - 1] == 0x5a);
+		bytes += length;
+	}
+	CHECK_EQ(counted().read - reads, bytes);
+	CHECK_EQ(query(0).bytes_one_sided_received - before[0].bytes_one_sided_received, bytes);
+	CHECK_EQ(query(1).bytes_one_sided_sent - before[1].bytes_one_sided_sent, bytes);
+	CHECK_EQ(query(1).bytes_streamed - before[1].bytes_streamed, 0);
+	hosts_disconnect();
+}
+
+static void test_read_is_refused(void)
+{
+	struct ffv_router_counters before = query(1);
+	struct ffv_mr *mr;
+	struct ffv_sge sge;
+	uint64_t read = counted().read;
+
+	hosts_connect(FFV_QPT_RC);
+	hosts_fill(&hosts[1], 0, LENGTH, 31);
+	move_one(FFV_WR_RDMA_WRITE, 0, LENGTH, 4u << 20, 1); /* the other side's is registered */
+	hosts_fill(&hosts[1], 0, LENGTH, 31);
+	fake->limit(1);
+	CHECK_OK(ffv_alloc_mr(hosts[0].side.pd, LENGTH, PAIR_ACCESS, &mr));
+	struct ffv_send_wr wr = send_wr(7, FFV_WR_RDMA_READ, &sge, mr, 0, LENGTH);
+	wr.wr.rdma.remote_addr = (uintptr_t)hosts[1].mr->addr;
+	wr.wr.rdma.rkey = hosts[1].mr->rkey;
+	CHECK_OK(ffv_post_send(hosts[0].qp, &wr, NULL));
+	poll_status(hosts[0].side.cq, FFV_WC_SUCCESS);
+	CHECK(!memcmp(mr->addr, hosts[1].mr->addr, LENGTH));
+	CHECK_EQ(query(1).bytes_streamed - before.bytes_streamed, LENGTH);
+	CHECK_EQ(counted().read, read);
+	fake->limit(0);
+	CHECK_OK(ffv_dereg_mr(mr));
+	hosts_disconnect();
+}
+
+/* What is posted behind a read that is under way has the executor look at that once more: it goes on as it was granted. */
+static void test_behind_a_read(void)
+{
+	uint64_t refused = counted().refused;
+
+	hosts_connect(FFV_QPT_RC);
+	for (unsigned round = 0; round < 30; round++) {
+		hosts_fill(&hosts[1], 0, LENGTH, round);
+		hosts_post(FFV_WR_RDMA_READ, 0, 0, LENGTH, 0, 0);
+		for (unsigned n = 1; n < 12; n++)
+			hosts_post(n % 4 ? FFV_WR_RDMA_WRITE : FFV_WR_RDMA_READ, n, 2u << 20, n % 4 ? 64 : 40000, 2u << 20, 0);
+		for (unsigned n = 0; n < 12; n++)
+			CHECK_EQ(poll_status(hosts[0].side.cq, FFV_WC_SUCCESS).wr_id, n);
+		hosts_check_same(0, 0, LENGTH);
+	}
+	CHECK_EQ(counted().refused, refused);
+	hosts_disconnect();
+}
+
+/* The real queue pair fails with a read under way; its target is used for something else after an error: nothing late comes. */
+static void test_read_meanwhile(bool reset)
+{
+	uint8_t *sink = (uint8_t *)hosts[0].mr->addr;
+
+	hosts_connect(FFV_QPT_RC);
+	hosts_fill(&hosts[1], 0, LENGTH, 41);
+	memset(sink, 0, LENGTH);
+	fake->hold();
+	hosts_post(FFV_WR_RDMA_READ, 1, 0, LENGTH, 0, 0);
+	wait_until_held();
+	if (reset) {
+		CHECK_OK(qp_to_error(hosts[0].qp));
+		poll_status(hosts[0].side.cq, FFV_WC_WR_FLUSH_ERR);
+		CHECK_OK(ffv_destroy_qp(hosts[0].qp));
+		hosts[0].qp = NULL;
+		memset(sink, 2, LENGTH);
+	} else {
+		fake->break_all();
+	}
+	fake->release();
+	if (!reset)
+		poll_status(hosts[0].side.cq, FFV_WC_SUCCESS);
+	hosts_disconnect();
+	wait_for_rdma();
+	for (uint32_t i = 0; i < LENGTH; i++)
+		CHECK_EQ(sink[i], reset ? 2 : ((uint8_t *)hosts[1].mr->addr)[i]);
+}
+
 /* Several pieces at both ends, that do not end at the same bytes. */
 static void test_pieces(void)
 {
@@ -136,8 +239,6 @@ static void test_pieces(void)
 }
 
 /* ---- what goes meanwhile -------------------------------------------------------------------------------------------------- */
-
-#define LENGTH (1u << 20)
 
 struct dereg { struct ffv_mr *mr; _Atomic bool done; };
 
@@ -312,6 +413,11 @@ int main(void)
 	hosts_open();
 	test_moved();
 	hosts_check_transport();
+	test_read();
+	test_read_is_refused();
+	test_behind_a_read();
+	test_read_meanwhile(false);
+	test_read_meanwhile(true);
 	test_pieces();
 	test_windows();
 	test_deregistered();
