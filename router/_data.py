@@ -67,6 +67,10 @@ def _check(rc: int, what: str) -> int:
     return rc
 
 
+def _tenant_number(tenant: str) -> int:
+    return int.from_bytes(hashlib.sha256(tenant.encode()).digest()[:8], "little") or 1
+
+
 class DataPlane:
     """The data plane of one node directory; a context manager. `reach` may block, everything else returns at once."""
 
@@ -154,10 +158,16 @@ class DataPlane:
         rc = lib.ffv_router_call(self._handle, fd, channel, service, message, len(message))
         _check(rc, "cannot carry the connection")
 
+    def set_tenant(self, channel: int, tenant: str) -> None:
+        """Say of which tenant the host at the other end of the channel has proven to be."""
+        _check(
+            lib.ffv_router_set_tenant(self._handle, channel, _tenant_number(tenant)), "cannot say whose a channel is"
+        )
+
     def announce(self, tenant: str, timeout_ms: int) -> None:
         """Tell all connected hosts what this one wants of the segment, and wait until they know. Blocks."""
-        number = int.from_bytes(hashlib.sha256(tenant.encode()).digest()[:8], "little") or 1
-        _check(lib.ffv_router_announce(self._handle, number, timeout_ms), "cannot reach everybody on the segment")
+        rc = lib.ffv_router_announce(self._handle, _tenant_number(tenant), timeout_ms)
+        _check(rc, "cannot reach everybody on the segment")
 
     def is_proxy(self, gid: bytes, qpn: int) -> bool:
         """Whether that name of the node directory is one of our proxies."""

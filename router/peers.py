@@ -219,6 +219,7 @@ class Peers:
             channel = self._data.add_channel(hello.transport, sock.fileno())
             self._channels[host], self._sessions[host] = channel, hello.session
             self._hello_tenants[host] = hello.tenant
+            self._data.set_tenant(channel, hello.tenant)
             log.info("host %s is connected by %s (channel %d)", host, hello.transport, channel)
         sock.detach()
         self._stop_reconnecting(host)

@@ -305,7 +305,7 @@ struct ffv_proxy *ffv_proxy_for(struct ffv_router *router, struct ffv_link_chann
 		return NULL;
 	pthread_mutex_lock(&router->lock);
 	struct ffv_proxy *proxy = ffv_proxy_find_locked(router, gid, block, channel->number);
-	bool claims = router->checks_owners;
+	bool claims = ffv_load_relaxed(&router->checks_owners);
 	if (!proxy && (!claims || ffv_proxy_may_wait_locked(router, channel->number))) {
 		proxy = ffv_proxy_new_locked(router, gid, block, channel->number);
 		fresh = proxy != NULL;

@@ -124,9 +124,7 @@ int ffv_owner_say_locked(struct ffv_router *router, const uint8_t gid[16], uint3
 
 void ffv_router_check_owners(struct ffv_router *router)
 {
-	pthread_mutex_lock(&router->lock);
-	router->checks_owners = true;
-	pthread_mutex_unlock(&router->lock);
+	ffv_store_relaxed(&router->checks_owners, true);
 }
 
 int ffv_router_owner(struct ffv_router *router, const uint8_t gid[16], uint32_t channel, int owns)

@@ -142,6 +142,20 @@ int ffv_router_resume_channel(struct ffv_router *router, uint32_t number, const 
 	return ffv_fail(ENOTCONN, "channel %u is closed", number);
 }
 
+int ffv_router_set_tenant(struct ffv_router *router, uint32_t number, uint64_t tenant)
+{
+	pthread_mutex_lock(&router->lock);
+	struct ffv_link_channel *channel = router->channels[number % FFV_MAX_CHANNELS];
+	bool found = channel && channel->number == number;
+	if (found) {
+		ffv_store_relaxed(&channel->tenant, tenant);
+		ffv_store_relaxed(&router->segment_changed, true);
+		ffv_router_wake_locked(router);
+	}
+	pthread_mutex_unlock(&router->lock);
+	return found ? 0 : ffv_fail(ENOTCONN, "channel %u is closed", number);
+}
+
 int ffv_router_describe_channel(struct ffv_router *router, uint32_t number, char *text, size_t capacity)
 {
 	bool found = false;

@@ -223,6 +223,7 @@ struct ffv_link_channel {
 	uint32_t num_theirs;
 	struct ffv_call_table their_calls;
 	struct ffv_interest interest; /* the other host's */
+	_Atomic uint64_t tenant;      /* of the other host, by the control plane; 0 = not said yet */
 	uint32_t told, known;         /* number of our INTEREST that was sent, that is known to have come */
 	struct ffv_grant *grants;     /* that are out */
 	struct ffv_transfer *transfers; /* that are under way */
@@ -301,7 +302,7 @@ struct ffv_router {
 	_Atomic uint64_t claims_refused, datagrams_dropped, frames_sent, frames_received, bytes_sent, bytes_received, bytes_placed;
 	_Atomic uint64_t bytes_one_sided_sent, bytes_one_sided_received, bytes_streamed;
 	struct ffv_window_counters windows;
-	bool checks_owners;           /* [lock] */
+	_Atomic bool checks_owners;   /* set once */
 	struct ffv_ownership *owners, **last_owner; /* [lock] what the control plane has said */
 };
 

@@ -29,9 +29,21 @@ static struct ffv_proxy *open_bridge(const struct ffv_router *router)
 	return NULL;
 }
 
-static bool is_wanted(const struct ffv_interest *interest, uint64_t tenant, const struct ffv_frame_segment *head)
+/* Whether what is broadcast may pass: within a tenant, and what a host says of its own has to be what it has proven. */
+static bool is_of_ours(const struct ffv_router *router, const struct ffv_link_channel *channel)
 {
-	if (!tenant || interest->tenant != tenant)
+	uint64_t tenant = channel->interest.tenant;
+
+	return tenant && tenant == router->interest.tenant &&
+	       (!ffv_load_relaxed(&router->checks_owners) || tenant == ffv_load_relaxed(&channel->tenant));
+}
+
+static bool is_wanted(const struct ffv_router *router, const struct ffv_link_channel *channel,
+		      const struct ffv_frame_segment *head)
+{
+	const struct ffv_interest *interest = &channel->interest;
+
+	if (!is_of_ours(router, channel))
 		return false;
 	return head->kind == FFV_FRAME_RAW ? interest->raw : interest->groups & ffv_group_bit(head->dgid);
 }
@@ -56,7 +68,7 @@ static void show_on_segment(struct ffv_router *router, struct ffv_proxy *bridge)
 
 	for (uint32_t i = 0; i < FFV_MAX_CHANNELS; i++) {
 		const struct ffv_link_channel *channel = router->channels[i];
-		if (!channel || channel->broken || channel->interest.tenant != router->interest.tenant)
+		if (!channel || channel->broken || !is_of_ours(router, channel))
 			continue;
 		groups |= channel->interest.groups;
 		raw |= channel->interest.raw;
@@ -207,7 +219,7 @@ static void send_to_hosts(struct ffv_router *router, const struct ffv_outbound *
 	memcpy(&head, out->bytes, sizeof head);
 	for (uint32_t i = 0; i < FFV_MAX_CHANNELS; i++) {
 		struct ffv_link_channel *channel = router->channels[i];
-		if (!channel || channel->broken || !is_wanted(&channel->interest, router->interest.tenant, &head))
+		if (!channel || channel->broken || !is_wanted(router, channel, &head))
 			continue;
 		struct ffv_frame *frame = ffv_channel_room(&channel->io)
 					  ? ffv_channel_frame(&channel->io, FFV_FRAME_BROADCAST, out->payload_bytes) : NULL;
@@ -249,7 +261,7 @@ static void on_broadcast(struct ffv_router *router, const struct ffv_link_channe
 	struct ffv_proxy *bridge = open_bridge(router);
 	struct ffv_frame_segment head;
 
-	if (!bridge || !router->interest.tenant || channel->interest.tenant != router->interest.tenant)
+	if (!bridge || !is_of_ours(router, channel))
 		return; /* nobody wants it (any more) */
 	memcpy(&head, payload, sizeof head);
 	struct ffv_frame_shm out = { .length_bytes = frame->length_bytes, .kind = head.kind, .flags = head.flags, .sl = head.sl,

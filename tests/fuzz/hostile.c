@@ -125,25 +125,10 @@ static void post_all(struct ffv_qp *qp, const struct ffv_mr *mr)
 static void broadcast(struct host *host)
 {
 	struct ffv_qp *member = stranger_group_of(host);
-	struct ffv_ah_attr to = { .is_global = 1, .port_num = 1, .grh = { .sgid_index = 1, .hop_limit = 4 } };
-	uint8_t group[16] = { 0xff, 0x0e };
-	struct ffv_ah *ah;
-	struct ffv_sge sge;
 
-	memcpy(&to.grh.dgid_subnet_prefix_be, group, 8);
-	memcpy(&to.grh.dgid_interface_id_be, group + 8, 8);
-	qp_to_init(member);
-	struct ffv_qp_attr rtr = { .qp_state = FFV_QPS_RTR }, rts = { .qp_state = FFV_QPS_RTS };
-	CHECK_OK(ffv_modify_qp(member, &rtr, FFV_QP_STATE));
-	CHECK_OK(ffv_modify_qp(member, &rts, FFV_QP_STATE | FFV_QP_SQ_PSN));
-	CHECK_OK(ffv_create_ah(host->side.pd, &to, &ah));
-	struct ffv_send_wr wr = send_wr(1, FFV_WR_SEND, &sge, host->mr, 0, 256);
-	wr.wr.ud.ah = ah;
-	wr.wr.ud.remote_qpn = 0xffffff;
-	wr.wr.ud.remote_qkey = PAIR_QKEY;
-	CHECK_OK(ffv_post_send(member, &wr, NULL));
+	stranger_group_to_rts(member);
+	stranger_group_is_told(host, member, 256);
 	poll_status(host->side.cq, FFV_WC_SUCCESS);
-	CHECK_OK(ffv_destroy_ah(ah));
 	CHECK_OK(ffv_detach_mcast(member, &(struct ffv_gid){ .raw = { 0xff, 0x0e } }, 0));
 	CHECK_OK(ffv_destroy_qp(member));
 }

@@ -99,6 +99,9 @@ int ffv_router_reach(struct ffv_router *router, const uint8_t gid[16], uint32_t 
 /* From now on a host may speak for the contexts of an address only when the control plane has said that it is its own: what it
  * says of another one waits, and FFV_ROUTER_CLAIMED asks. Without this every address is believed. */
 void ffv_router_check_owners(struct ffv_router *router);
+/* The number of the tenant (ffv_router_announce) that the other end has proven to be of: where owners are checked, what is
+ * broadcast passes only if that is what it says itself. -ENOTCONN if the channel is closed. */
+int ffv_router_set_tenant(struct ffv_router *router, uint32_t channel, uint64_t tenant);
 /* owns 1: the address is of the host at the other end of the channel (UINT32_MAX: of none that is connected), and of no
  * other: what leads to others of that address ends as if they had died. 0: it is not; what the host has said of it ends. */
 int ffv_router_owner(struct ffv_router *router, const uint8_t gid[16], uint32_t channel, int owns);

@@ -355,4 +355,30 @@ static inline struct ffv_qp *stranger_group_of(struct host *host)
 	return member;
 }
 
+static inline void stranger_group_to_rts(struct ffv_qp *member)
+{
+	struct ffv_qp_attr rtr = { .qp_state = FFV_QPS_RTR }, rts = { .qp_state = FFV_QPS_RTS };
+
+	qp_to_init(member);
+	CHECK_OK(ffv_modify_qp(member, &rtr, FFV_QP_STATE));
+	CHECK_OK(ffv_modify_qp(member, &rts, FFV_QP_STATE | FFV_QP_SQ_PSN));
+}
+
+/* The container sends to its group. */
+static inline void stranger_group_is_told(struct host *host, struct ffv_qp *member, uint32_t length)
+{
+	struct ffv_ah_attr to = { .is_global = 1, .port_num = 1, .grh = { .sgid_index = 1, .hop_limit = 4 } };
+	uint8_t group[16] = { 0xff, 0x0e };
+	struct ffv_sge sge;
+	struct ffv_send_wr wr = send_wr(1, FFV_WR_SEND, &sge, host->mr, 0, length);
+
+	memcpy(&to.grh.dgid_subnet_prefix_be, group, 8);
+	memcpy(&to.grh.dgid_interface_id_be, group + 8, 8);
+	CHECK_OK(ffv_create_ah(host->side.pd, &to, &wr.wr.ud.ah));
+	wr.wr.ud.remote_qpn = 0xffffff;
+	wr.wr.ud.remote_qkey = PAIR_QKEY;
+	CHECK_OK(ffv_post_send(member, &wr, NULL));
+	CHECK_OK(ffv_destroy_ah(wr.wr.ud.ah));
+}
+
 #endif

@@ -14,20 +14,29 @@ static struct host *const victim = &hosts[1];
 static int line;                  /* the stranger's end */
 static uint32_t channel;
 static uint32_t said;             /* bytes of frames over it */
+static uint32_t heard_broadcasts; /* that were heard over any */
 
-static void say(uint8_t kind, uint32_t pair, uint32_t incarnation, uint8_t opcode, const void *payload, uint32_t length)
+static void say_frame(struct ffv_frame frame, const void *payload, uint32_t length)
 {
-	struct ffv_frame frame = { .magic = FFV_FRAME_MAGIC, .kind = kind, .pair = pair, .incarnation = incarnation,
-				   .opcode = opcode, .payload_bytes = length, .sequence = said };
 	uint8_t bytes[512] = { 0 };
 
-	frame.length_bytes = kind == FFV_FRAME_MESSAGE ? length
-			     : kind == FFV_FRAME_DATAGRAM ? length - (uint32_t)sizeof(struct ffv_frame_address) : 0;
+	frame.magic = FFV_FRAME_MAGIC;
+	frame.payload_bytes = length;
+	frame.sequence = said;
 	memcpy(bytes, &frame, sizeof frame);
 	if (length)
 		memcpy(bytes + sizeof frame, payload, length);
 	CHECK_EQ(send(line, bytes, ffv_frame_bytes(length), MSG_NOSIGNAL), ffv_frame_bytes(length));
 	said += (uint32_t)ffv_frame_bytes(length);
+}
+
+static void say(uint8_t kind, uint32_t pair, uint32_t incarnation, uint8_t opcode, const void *payload, uint32_t length)
+{
+	struct ffv_frame frame = { .kind = kind, .pair = pair, .incarnation = incarnation, .opcode = opcode };
+
+	frame.length_bytes = kind == FFV_FRAME_MESSAGE ? length
+			     : kind == FFV_FRAME_DATAGRAM ? length - (uint32_t)sizeof(struct ffv_frame_address) : 0;
+	say_frame(frame, payload, length);
 }
 
 /* The next frame of that kind which the router sends. */
@@ -40,6 +49,7 @@ static struct ffv_frame hear(uint8_t kind)
 		CHECK_EQ(recv(line, &frame, sizeof frame, MSG_WAITALL), sizeof frame);
 		size_t rest = ffv_frame_bytes(frame.payload_bytes) - sizeof frame;
 		CHECK(!rest || recv(line, payload, rest, MSG_WAITALL) == (ssize_t)rest);
+		heard_broadcasts += frame.kind == FFV_FRAME_BROADCAST;
 	} while (frame.kind != kind);
 	return frame;
 }
@@ -310,6 +320,62 @@ static void test_owners(void)
 	victim->qp = NULL;
 }
 
+static void say_broadcast(uint32_t length)
+{
+	struct ffv_frame_segment head = { .kind = FFV_FRAME_MULTICAST, .src_qpn = STRANGER_QPN, .qkey = PAIR_QKEY,
+					  .dgid = { 0xff, 0x0e } };
+	uint8_t payload[sizeof head + 64] = { 0 };
+
+	memcpy(head.sgid, stranger_gid, 16);
+	memcpy(payload, &head, sizeof head);
+	say_frame((struct ffv_frame){ .kind = FFV_FRAME_BROADCAST, .length_bytes = length }, payload,
+		  (uint32_t)sizeof head + length);
+}
+
+/* What is broadcast passes neither way to a host that is of another tenant than it says; to others it does. */
+static void test_tenant_of_the_segment(void)
+{
+	struct ffv_frame interest = { .kind = FFV_FRAME_INTEREST, .position = 1, .address = STRANGER_TENANT,
+				      .operand = { UINT64_MAX, 1 } };
+	struct ffv_qp *members[2] = { stranger_group_of(&hosts[0]), stranger_group_of(victim) };
+
+	for (int i = 0; i < 2; i++) {
+		stranger_group_to_rts(members[i]);
+		for (uint32_t n = 0; n < 3; n++)
+			CHECK_OK(post_recv(members[i], n, hosts[i].mr, 0, 4096));
+	}
+	CHECK_OK(ffv_router_set_tenant(victim->router, victim->channel, STRANGER_TENANT));
+	CHECK_OK(ffv_router_announce(hosts[0].router, STRANGER_TENANT, 60000));
+	connect_stranger();
+	CHECK_OK(ffv_router_set_tenant(victim->router, channel, STRANGER_TENANT + 1));
+	say_frame(interest, NULL, 0);
+	hear(FFV_FRAME_INTEREST_SEEN);
+	stranger_group_is_told(victim, members[1], 100);
+	CHECK_EQ(poll_status(hosts[0].side.cq, FFV_WC_SUCCESS).byte_len, 140);
+	for (int i = 0; i < 2; i++)
+		poll_status(victim->side.cq, FFV_WC_SUCCESS); /* sent, and come round */
+	say_broadcast(24);
+	say(FFV_FRAME_MESSAGE, 0, 1, FFV_WR_SEND, "probe", 5);
+	hear(FFV_FRAME_ACK); /* it has been read */
+	CHECK_EQ(heard_broadcasts, 0);
+
+	CHECK_OK(ffv_router_set_tenant(victim->router, channel, STRANGER_TENANT));
+	say_frame(interest, NULL, 0);
+	hear(FFV_FRAME_INTEREST_SEEN);
+	say_broadcast(48);
+	CHECK_EQ(poll_status(victim->side.cq, FFV_WC_SUCCESS).byte_len, 88);
+	stranger_group_is_told(victim, members[1], 60);
+	CHECK_EQ(hear(FFV_FRAME_BROADCAST).length_bytes, 60);
+	for (int i = 0; i < 2; i++)
+		poll_status(victim->side.cq, FFV_WC_SUCCESS);
+	CHECK_EQ(poll_status(hosts[0].side.cq, FFV_WC_SUCCESS).byte_len, 100);
+	disconnect_stranger();
+	for (int i = 0; i < 2; i++) {
+		CHECK_OK(ffv_detach_mcast(members[i], &(struct ffv_gid){ .raw = { 0xff, 0x0e } }, 0));
+		CHECK_OK(ffv_destroy_qp(members[i]));
+	}
+}
+
 int main(void)
 {
 	hosts_open();
@@ -323,6 +389,7 @@ int main(void)
 	victim->qp = side_qp(&victim->side, victim->side.cq, FFV_QPT_RC, NULL, 64);
 	test_not_its_own();
 	test_many_claims();
+	test_tenant_of_the_segment();
 	hosts_disconnect();
 	test_owners();
 	stranger_check_container(victim);
