@@ -129,6 +129,8 @@ def _run(command: Sequence[str], environ: dict[str, str], **options: object) -> 
 
 def end(process: subprocess.Popen[str]) -> None:
     """End a process, gently at first."""
+    if process.stdin is not None and not process.stdin.closed:
+        process.stdin.close()  # which those that are in a PID namespace of their own mind more than a signal
     process.terminate()
     try:
         process.wait(20)
