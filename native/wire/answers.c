@@ -56,7 +56,7 @@ static bool send_result(struct ffv_result *result, struct ffv_link_channel *chan
 {
 	uint32_t n = result->length - result->sent;
 
-	n = n < FFV_CHUNK_BYTES ? n : FFV_CHUNK_BYTES;
+	n = n < ffv_turn_bytes(channel) ? n : ffv_turn_bytes(channel);
 	struct ffv_frame *to = ffv_channel_frame(&channel->io, result->frame.kind, n);
 	if (!to)
 		return false;
@@ -72,7 +72,7 @@ static bool send_result(struct ffv_result *result, struct ffv_link_channel *chan
 
 bool ffv_incoming_send(struct ffv_pair *pair, struct ffv_link_channel *channel)
 {
-	uint32_t budget = FFV_CHUNK_BYTES;
+	uint32_t budget = ffv_turn_bytes(channel);
 
 	while (pair->results && budget) {
 		struct ffv_result *result = pair->results;

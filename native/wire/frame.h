@@ -18,7 +18,8 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "frames are little-end
 
 #define FFV_FRAME_MAGIC 0xfb1eu
 #define FFV_EAGER_BYTES (32u << 10)     /* a message up to this size goes with its request */
-#define FFV_CHUNK_BYTES (64u << 10)     /* of a larger one, in one frame */
+#define FFV_CHUNK_BYTES (256u << 10)    /* of a larger one, in one frame */
+#define FFV_TURN_BYTES (64u << 10)      /* the same while others wait for their turn to send */
 #define FFV_STREAM_WINDOW (512u << 10)  /* bytes of a larger one under way */
 #define FFV_LAST_BYTES 64u              /* of a larger one always come in DATA: a program may poll on the last of them */
 #define FFV_WINDOW 64u                  /* work requests of one queue pair under way */

@@ -576,7 +576,7 @@ static void send_stream(struct ffv_pair *pair, struct ffv_link_channel *channel,
 	uint32_t n = out->stream_allowed - out->stream_sent, status;
 	struct ffv_pulled wr;
 
-	most = most < FFV_CHUNK_BYTES ? most : FFV_CHUNK_BYTES;
+	most = most < ffv_turn_bytes(channel) ? most : ffv_turn_bytes(channel);
 	n = n < most ? n : most;
 	struct ffv_frame *frame = ffv_channel_frame(&channel->io, FFV_FRAME_DATA, n);
 	if (!frame)
@@ -626,7 +626,7 @@ bool ffv_outgoing_send(struct ffv_pair *pair, struct ffv_link_channel *channel)
 		return false;
 	}
 	while (pull_one(pair, channel, &env))
-		if (channel->io.out.tail - before >= FFV_CHUNK_BYTES || !ffv_channel_room(&channel->io))
+		if (channel->io.out.tail - before >= FFV_TURN_BYTES || !ffv_channel_room(&channel->io))
 			return true;
 	rest(pair);
 	return false;

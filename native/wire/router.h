@@ -395,6 +395,12 @@ void ffv_proxy_lose(struct ffv_proxy *proxy);
 int ffv_owner_say_locked(struct ffv_router *router, const uint8_t gid[16], uint32_t channel, bool owns);
 void ffv_owners_serve(struct ffv_router *router);
 
+/* How much of one message may be sent in a turn: a frame is dear to who receives it, and whoever is alone keeps nobody waiting. */
+static inline uint32_t ffv_turn_bytes(const struct ffv_link_channel *channel)
+{
+	return channel->first_turn ? FFV_TURN_BYTES : FFV_CHUNK_BYTES;
+}
+
 /* ---- setup.c ---- */
 void *ffv_setup_thread(void *router);
 
