@@ -127,7 +127,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	int seats[MOST_SEATS] = { -1, -1, -1, -1 };
 
 	fuzzed_begin(data, size);
-	CHECK_OK(ffv_router_reach(session_host->router, stranger_gid, STRANGER_QPN, session_host->channel));
+	/* A proxy that nobody talks to (any more) goes: it may have gone before this thread has seen it. */
+	if (ffv_router_reach(session_host->router, stranger_gid, STRANGER_QPN, session_host->channel))
+		return 0;
 	for (unsigned i = 0; i < MOST_STEPS && fuzzed_left; i++) {
 		int *seat = &seats[draw(MOST_SEATS)];
 		unsigned what = draw(16);
