@@ -323,6 +323,11 @@ void ffv_outgoing_body(struct ffv_pair *pair, struct ffv_link_channel *channel, 
 		drop_body(&channel->io);
 }
 
+static bool is_sink(uint8_t opcode)
+{
+	return opcode == FFV_WR_RDMA_READ || opcode == FFV_WR_ATOMIC_CMP_AND_SWP || opcode == FFV_WR_ATOMIC_FETCH_AND_ADD;
+}
+
 static void on_credit(struct ffv_pair *pair, uint64_t position, const struct ffv_frame *frame, const uint8_t *payload)
 {
 	struct ffv_outgoing *out = &pair->out;
@@ -420,11 +425,6 @@ static bool open_pair(struct ffv_pair *pair, struct ffv_link_channel *channel)
 	out->opened = true;
 	out->opened_at = at;
 	return true;
-}
-
-static bool is_sink(uint8_t opcode)
-{
-	return opcode == FFV_WR_RDMA_READ || opcode == FFV_WR_ATOMIC_CMP_AND_SWP || opcode == FFV_WR_ATOMIC_FETCH_AND_ADD;
 }
 
 /* Writes the frame of a work request. False: no room, or its payload cannot be read. */
@@ -586,11 +586,18 @@ static void send_stream(struct ffv_pair *pair, struct ffv_link_channel *channel,
 	frame->position = (uint32_t)out->stream_position;
 	frame->address = out->stream_sent;
 	enum ffv_pull found = FFV_PULL_LATER;
+	bool welcome = true;
 	if (begin_pull(pair, env)) {
 		found = ffv_pull_look(pair->ref, out->stream_position, &wr, &status);
-		if (found == FFV_PULL_DONE)
+		welcome = found != FFV_PULL_DONE || !is_sink(wr.opcode);
+		if (found == FFV_PULL_DONE && welcome)
 			found = ffv_pull_copy(&wr.list, out->stream_sent, n, ffv_frame_payload(frame));
 		ffv_pull_end(env);
+	}
+	if (!welcome) { /* credit for what has no payload: its memory is not the other side's to read */
+		ffv_channel_abort(&channel->io, frame);
+		out->stream_allowed = out->stream_sent;
+		return;
 	}
 	if (found == FFV_PULL_DONE) {
 		out->stream_sent += n;

@@ -15,6 +15,7 @@ static int line;                  /* the stranger's end */
 static uint32_t channel;
 static uint32_t said;             /* bytes of frames over it */
 static uint32_t heard_broadcasts; /* that were heard over any */
+static uint32_t heard_data;       /* DATA frames */
 
 static void say_frame(struct ffv_frame frame, const void *payload, uint32_t length)
 {
@@ -50,6 +51,7 @@ static struct ffv_frame hear(uint8_t kind)
 		size_t rest = ffv_frame_bytes(frame.payload_bytes) - sizeof frame;
 		CHECK(!rest || recv(line, payload, rest, MSG_WAITALL) == (ssize_t)rest);
 		heard_broadcasts += frame.kind == FFV_FRAME_BROADCAST;
+		heard_data += frame.kind == FFV_FRAME_DATA;
 	} while (frame.kind != kind);
 	return frame;
 }
@@ -165,6 +167,36 @@ static void test_handles_of_others(void)
 	CHECK_EQ(poll_status(victim->side.cq, FFV_WC_SUCCESS).wr_id, 1);
 	disconnect_stranger();
 	hosts_disconnect();
+}
+
+/* Where a READ is to put its bytes is not to be had by giving credit for it. */
+static void test_credit_for_a_read(void)
+{
+	struct ffv_frame_open open = open_from(stranger_gid);
+	struct ffv_sge sge;
+	struct ffv_send_wr wr = send_wr(1, FFV_WR_RDMA_READ, &sge, victim->mr, 0, 4096);
+
+	victim->qp = side_qp(&victim->side, victim->side.cq, FFV_QPT_RC, NULL, 64);
+	wr.wr.rdma.remote_addr = 4096, wr.wr.rdma.rkey = 256;
+	stranger_connects(victim);
+	open.to_qpn = ffv_qp_num(victim->qp);
+	connect_stranger();
+	say(FFV_FRAME_OPEN, 0, 1, 0, &open, sizeof open);
+	wait_for_proxy(channel);
+	CHECK_OK(ffv_post_send(victim->qp, &wr, NULL));
+	struct ffv_frame credit = hear(FFV_FRAME_REQUEST);
+	credit.kind = FFV_FRAME_CREDIT, credit.opcode = FFV_WR_SEND;
+	credit.address = credit.length_bytes;
+	credit.payload_bytes = 0;
+	say_frame(credit, NULL, 0);
+	for (int i = 0; i < 2; i++) { /* the second one is answered after the pair's turn */
+		say(FFV_FRAME_MESSAGE, 1, 1, FFV_WR_SEND, "probe", 5);
+		CHECK_EQ(hear(FFV_FRAME_ACK).pair, 1);
+	}
+	CHECK_EQ(heard_data, 0);
+	disconnect_stranger();
+	CHECK_OK(ffv_destroy_qp(victim->qp));
+	victim->qp = NULL;
 }
 
 /* What is meant for a container of a third host is not passed on. */
@@ -383,6 +415,7 @@ int main(void)
 	test_two_numbers();
 	hosts_disconnect();
 	test_handles_of_others();
+	test_credit_for_a_read();
 	test_no_relay();
 	test_no_relay_of_datagrams();
 	ffv_router_check_owners(victim->router);
