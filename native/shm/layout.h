@@ -318,7 +318,7 @@ struct ffv_qp_shm {
 	uint32_t stage_line;          /* staging buffer in the requester's arena, FFV_NONE = none; written by its owner */
 	uint32_t stage_bytes;
 	_Atomic uint32_t burst_bytes; /* of a paced queue; written by its owner */
-	_Atomic uint64_t pace_ns;     /* when what was sent so far would have gone at that rate */
+	_Atomic uint64_t pace_ns;     /* when what was sent so far would have gone at that rate (engine/pace.c) */
 	_Atomic uint64_t timer_ns;    /* when the owner looks at the deadline next, without being told; 0 = it does not; [timer] */
 	/* Line for events: bits are set by whoever finds them, consumed by the owner's service thread. */
 	FFV_LINE_ALIGNED _Atomic uint32_t events; /* 1 << enum ffv_event_type */

@@ -67,6 +67,13 @@ def test_a_burst_goes_at_once(apart: Pair) -> None:
         apart.a.poll("send", 1, deadline_s=0.05)
 
 
+def test_a_burst_may_be_longer_than_the_machine_has_been_up(apart: Pair) -> None:
+    apart.connect(Options(length=1 << 20))
+    apart.a.limit_rate(FOR_EVER_KBPS, burst=COUNT << 20)  # 19 hours
+    apart.a.post_send(*(apart.remote(WRITE, pieces=((0, 1 << 20),)) for _ in range(COUNT)))
+    assert all(done.ok for done in apart.a.sent(COUNT))
+
+
 def test_what_waits_goes_on_when_the_limit_is_lifted(apart: Pair) -> None:
     apart.connect(Options(qps=2))
     apart.a.limit_rate(FOR_EVER_KBPS, burst=1)
