@@ -86,13 +86,15 @@ void ffv_rest_tick(struct ffv_router *router)
 	}
 }
 
-/* The sanitizer has an allocator of its own beside one that was never used, which two routers of a process would set up at
- * once here, without a lock. */
+/* One at a time: where another allocator serves the program (a sanitizer's), the C library's is set up here, and it is not
+ * made for two threads that do so at once. */
 static void trim(void)
 {
-#ifndef __SANITIZE_ADDRESS__
+	static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
+
+	pthread_mutex_lock(&one);
 	malloc_trim(0);
-#endif
+	pthread_mutex_unlock(&one);
 }
 
 void ffv_rest_all(struct ffv_router *router)
