@@ -169,6 +169,8 @@ void ffv_cm_drop_events(struct ffv_cm_id_private *id, struct ffv_cm_id_private *
 void ffv_cm_drop_join(struct ffv_cm_id_private *id, struct ffv_cm_multicast *multicast);
 /* Waits until all events of the id that were read are acknowledged. */
 void ffv_cm_wait_acknowledged(struct ffv_cm_id_private *id);
+/* The id is for queue pairs of this type, and has this one (or NULL): events of it that are read follow it. */
+void ffv_cm_give_qp(struct ffv_cm_id_private *id, struct ffv_qp *qp, uint32_t type);
 /* The id's queue pair, which is no longer the id's, once no event that is being read changes its state. */
 struct ffv_qp *ffv_cm_take_qp(struct ffv_cm_id_private *id);
 /* Of a synchronous id: waits for the result of what was begun. Others: 0 at once. */

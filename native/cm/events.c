@@ -200,6 +200,14 @@ static void end_following(struct ffv_cm_id_private *id)
 	pthread_mutex_unlock(&ffv_cm_lock);
 }
 
+void ffv_cm_give_qp(struct ffv_cm_id_private *id, struct ffv_qp *qp, uint32_t type)
+{
+	pthread_mutex_lock(&ffv_cm_lock);
+	id->id.qp_type = type;
+	id->id.qp = qp;
+	pthread_mutex_unlock(&ffv_cm_lock);
+}
+
 struct ffv_qp *ffv_cm_take_qp(struct ffv_cm_id_private *id)
 {
 	pthread_mutex_lock(&ffv_cm_lock);

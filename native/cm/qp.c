@@ -216,6 +216,7 @@ int ffv_cm_create_qp(struct ffv_cm_id *id, struct ffv_pd *pd, struct ffv_qp_init
 {
 	struct ffv_cm_id_private *own = ffv_cm_private(id);
 	struct ffv_qp_init_attr used;
+	struct ffv_qp *qp;
 	int rc = ffv_cm_check_id(id);
 
 	if (!rc)
@@ -225,18 +226,17 @@ int ffv_cm_create_qp(struct ffv_cm_id *id, struct ffv_pd *pd, struct ffv_qp_init
 	used = *attr;
 	rc = create_queues(own, &used);
 	if (!rc)
-		rc = ffv_create_qp(pd ? pd : id->pd, &used, &id->qp);
+		rc = ffv_create_qp(pd ? pd : id->pd, &used, &qp);
 	if (rc) {
 		destroy_queues(own);
 		return rc;
 	}
 	uint32_t before = id->qp_type;
-	id->qp_type = used.qp_type;
+	ffv_cm_give_qp(own, qp, used.qp_type);
 	rc = prepare(own);
 	if (rc) {
-		id->qp_type = before;
-		ffv_destroy_qp(id->qp);
-		id->qp = NULL;
+		ffv_destroy_qp(ffv_cm_take_qp(own));
+		ffv_cm_give_qp(own, NULL, before);
 		destroy_queues(own);
 		return rc;
 	}
@@ -260,7 +260,7 @@ int ffv_cm_destroy_qp(struct ffv_cm_id *id)
 	struct ffv_qp *qp = ffv_cm_take_qp(own);
 	rc = ffv_destroy_qp(qp);
 	if (rc) {
-		id->qp = qp;
+		ffv_cm_give_qp(own, qp, id->qp_type);
 		return rc;
 	}
 	own->owns_qp = false;

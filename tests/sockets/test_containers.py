@@ -52,6 +52,8 @@ def test_every_byte_arrives(ends: Ends, seed: int, kind: str, face: str) -> None
         where = (ends.server_at.address, server.stdout.readline().strip())
         talk = (PROGRAMS, "talk", *where, str(seed), "4", "0.5")
         result = json.loads(ends.run(sys.executable, *faces[1], *talk))
+        if face == "translated":
+            ends.talk_until_on_verbs(where[1])  # that lasts as long as it takes until there is a stream
         assert server.stdin is not None
         server.stdin.close()
         server.wait(HANG_SECONDS)
