@@ -1,7 +1,10 @@
 """What the tests of routers share: containers of several hosts, and messages between two of them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
+
+import pytest
 
 from ffverbs import _status
 from tests.conformance.pair import Pair, Peer, Recv, Send
@@ -33,6 +36,22 @@ class Cast:
     def end(self) -> None:
         for remote in self._all:
             remote._end()
+
+
+@pytest.fixture(name="hosts")
+def hosts_fixture(node_directory: Path) -> Iterator[Hosts]:
+    """Hosts with their routers, ended with the test."""
+    hosts = Hosts(node_directory)
+    yield hosts
+    hosts.close()
+
+
+@pytest.fixture(name="containers")
+def containers_fixture(hosts: Hosts, node_directory: Path) -> Iterator[Cast]:
+    """Makes containers of these hosts."""
+    made = Cast(hosts, node_directory)
+    yield made
+    made.end()
 
 
 def exchange(pair: Pair) -> None:

@@ -10,25 +10,17 @@ from pathlib import Path
 import pytest
 
 import ffverbs.libibverbs_enums as e
-from tests.conformance.between_hosts import Cast, exchange, router_status
+from tests.conformance.between_hosts import (  # noqa: F401 - the fixtures are used
+    Cast,
+    containers_fixture,
+    exchange,
+    hosts_fixture,
+    router_status,
+)
 from tests.conformance.pair import DEADLINE_S, UD, XRC, Address, Done, Options, Pair, Recv, Send
 from tests.hosts import Hosts
 
 RETRY_EXCEEDED, FLUSHED = int(e.IBV_WC_RETRY_EXC_ERR), int(e.IBV_WC_WR_FLUSH_ERR)
-
-
-@pytest.fixture(name="hosts")
-def hosts_fixture(node_directory: Path) -> Iterator[Hosts]:
-    hosts = Hosts(node_directory)
-    yield hosts
-    hosts.close()
-
-
-@pytest.fixture(name="containers")
-def containers_fixture(hosts: Hosts, node_directory: Path) -> Iterator[Cast]:
-    made = Cast(hosts, node_directory)
-    yield made
-    made.end()
 
 
 def wait_until_gone(directory: Path, count: int) -> None:

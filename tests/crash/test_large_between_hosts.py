@@ -7,13 +7,17 @@ the dead's memory, or much else. Where in the transfer death comes is left to ch
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import ffverbs.libibverbs_enums as e
-from tests.conformance.between_hosts import Cast, exchange
+from tests.conformance.between_hosts import (  # noqa: F401 - the fixtures are used
+    Cast,
+    containers_fixture,
+    exchange,
+    hosts_fixture,
+)
 from tests.conformance.pair import DEADLINE_S, Done, Options, Pair, Recv, Send
 from tests.hosts import Hosts
 
@@ -23,20 +27,6 @@ OPTIONS = Options(length=LENGTH, send_wr=COUNT, recv_wr=COUNT)
 WHOLE = ((0, LENGTH),)
 DEATHS = 3
 SLACK_BYTES = 4 << 20  # less than one message of each of the dead
-
-
-@pytest.fixture(name="hosts")
-def hosts_fixture(node_directory: Path) -> Iterator[Hosts]:
-    hosts = Hosts(node_directory)
-    yield hosts
-    hosts.close()
-
-
-@pytest.fixture(name="containers")
-def containers_fixture(hosts: Hosts, node_directory: Path) -> Iterator[Cast]:
-    made = Cast(hosts, node_directory)
-    yield made
-    made.end()
 
 
 def held(pid: int) -> tuple[int, int]:

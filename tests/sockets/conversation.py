@@ -34,6 +34,14 @@ class End:
         return self.answer()
 
 
+def exchange(one: End, other: End, count: int) -> None:
+    """Send so many bytes each way, which the other end receives."""
+    for sender, receiver in ((one, other), (other, one)):
+        sender.tell("send", count)
+        assert receiver.do("receive", count) == count
+        assert sender.answer() == count
+
+
 class Connection:
     """Two such ends, both on verbs: translated, or Python's own; a context manager."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.network import unavailable
-from tests.sockets.conversation import VERBS, Connection
+from tests.sockets.conversation import VERBS, Connection, exchange
 from tests.sockets.test_two_hosts import ContainerNetwork
 from tests.sockets.translated import ENDS, HANG_SECONDS, Ends, Place
 
@@ -69,10 +69,7 @@ def test_data_needs_no_network(ends: Ends, network: ContainerNetwork, face: str)
     with Connection(ends, is_translated=face == "translated") as (server, client):
         network.cut("b")
         try:
-            for sender, receiver in ((server, client), (client, server)):
-                sender.tell("send", 1_000_000)
-                assert receiver.do("receive", 1_000_000) == 1_000_000
-                assert sender.answer() == 1_000_000
+            exchange(server, client, 1_000_000)
         finally:
             network.heal("b")
 

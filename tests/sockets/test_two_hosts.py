@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.network import NetHosts, Network, unavailable
-from tests.sockets.conversation import VERBS, Connection
+from tests.sockets.conversation import VERBS, Connection, exchange
 from tests.sockets.translated import ENDS, HANG_SECONDS, Ends, Place, need
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"no networks on this host: {unavailable()}")
@@ -159,10 +159,7 @@ def test_data_needs_no_network_of_containers(connection: Connection, containers:
     with connection as (server, client):
         containers.network.cut("b")
         try:
-            for sender, receiver in ((server, client), (client, server)):
-                sender.tell("send", 1_000_000)
-                assert receiver.do("receive", 1_000_000) == 1_000_000
-                assert sender.answer() == 1_000_000
+            exchange(server, client, 1_000_000)
         finally:
             containers.network.heal("b")
 
