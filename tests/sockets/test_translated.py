@@ -15,7 +15,16 @@ from pathlib import Path
 import pytest
 
 from tests.sockets.conversation import Connection
-from tests.sockets.translated import ENDS, HANG_SECONDS, Ends, await_port, environment, free_port, need
+from tests.sockets.translated import (
+    ENDS,
+    HANG_SECONDS,
+    Ends,
+    await_port,
+    check_iperf3,
+    environment,
+    free_port,
+    need,
+)
 
 PYTHON = Path(sys.executable).name
 PROGRAMS = str(Path(__file__).with_name("programs.py"))
@@ -150,21 +159,7 @@ def test_a_connection_with_unread_data_is_not_passed_on(both: Ends) -> None:
 
 
 def test_iperf3(ends: Ends) -> None:
-    """Its two connections at least, both ways; it counts what arrived."""
-    need("iperf3")
-    port = free_port()
-    command = ["iperf3", "-s", "--forceflush", "-B", "127.0.0.1", "-p", str(port)]
-    with ends.serving(*command, stdout=subprocess.PIPE) as server:
-        assert server.stdout is not None
-        for direction in ([], ["-R"]):
-            while "listening" not in server.stdout.readline():  # it listens anew for each client
-                assert server.poll() is None
-            told = json.loads(
-                ends.run("iperf3", "-J", "-c", "127.0.0.1", "-p", str(port), "-n", "64M", "-P", "2", *direction)
-            )
-            assert "error" not in told
-            assert told["end"]["sum_received"]["bytes"] >= 32 << 20  # the last ones may come after it has counted
-    ends.check("iperf3")
+    check_iperf3(ends, free_port(), 64)
 
 
 @pytest.mark.parametrize("pipeline", ["1", "16"])
@@ -178,10 +173,10 @@ def test_redis(ends: Ends, tmp_path: Path, pipeline: str) -> None:
         stdout=subprocess.DEVNULL,
     ) as server:
         await_port(port, server)
-        told = ends.run(
-            "redis-benchmark", *where, "-t", "set,get,lpush", "-n", "3000", "-c", "20", "-P", pipeline, "--csv"
-        )
-        assert len(re.findall(r'^"(?:SET|GET|LPUSH)', told, re.M)) == 3
+        for effort in ends.efforts("redis-benchmark"):
+            work = ("-t", "set,get,lpush", "-n", str(3000 * effort), "-c", "20", "-P", pipeline)
+            told = ends.run("redis-benchmark", *where, *work, "--csv")
+            assert len(re.findall(r'^"(?:SET|GET|LPUSH)', told, re.M)) == 3
         value = os.urandom(500_000).hex()
         assert ends.run("redis-cli", *where, "-x", "set", "big", input=value) == "OK\n"
         assert ends.run("redis-cli", *where, "get", "big") == value + "\n"
@@ -198,7 +193,8 @@ def test_memcached(ends: Ends, threads: str) -> None:
     as_user = ["-u", "root"] if os.geteuid() == 0 else []
     with ends.serving("memcached", *as_user, "-l", "127.0.0.1", "-p", str(port), "-t", threads) as server:
         await_port(port, server)
-        assert ends.run(sys.executable, CASES, "memcached", str(port)) == "done\n"
+        for effort in ends.efforts(PYTHON):
+            assert ends.run(sys.executable, CASES, "memcached", str(port), str(200 * effort)) == "done\n"
     ends.check(PYTHON)
 
 
@@ -222,11 +218,12 @@ def test_nginx_with_curl_and_wrk(ends: Ends, tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{port}"
         ends.run("curl", "-sS", "--fail", "-o", tmp_path / "got", f"{url}/file")
         assert (tmp_path / "got").read_bytes() == body
-        told = ends.run("wrk", "-t", "2", "-c", "8", "-d", "1s", f"{url}/small")
-        assert "Non-2xx" not in told
-        assert "Socket errors" not in told
-        told = ends.run("wrk", "-t", "1", "-c", "4", "-d", "1s", f"{url}/file")
-        assert "Socket errors" not in told
+        for effort in ends.efforts("wrk"):
+            told = ends.run("wrk", "-t", "2", "-c", "8", "--timeout", "60s", "-d", f"{effort}s", f"{url}/small")
+            assert "Non-2xx" not in told
+            assert "Socket errors" not in told
+            told = ends.run("wrk", "-t", "1", "-c", "4", "--timeout", "60s", "-d", f"{effort}s", f"{url}/file")
+            assert "Socket errors" not in told
     ends.check("wrk")
 
 
@@ -253,12 +250,13 @@ def check_sockperf(ends: Ends, port: int, *feed: str | Path) -> None:
     """Run its ping-pong; it counts what comes back, and checks the order."""
     with ends.serving("sockperf", "sr", *feed, stdout=subprocess.DEVNULL) as server:
         ends.await_port(port, server)
-        # At its own pace it ends with status 6 when more is answered in a second than it has made room for.
-        told = ends.run("sockperf", "pp", *feed, "-t", "1", "-m", "64", "--mps", "100000")
-    counts = re.search(r"\[Valid Duration\].*SentMessages=(\d+); ReceivedMessages=(\d+)", told)
-    assert counts is not None, told
-    assert int(counts[1]) == int(counts[2]) > 100
-    assert "# dropped messages = 0; # duplicated messages = 0; # out-of-order messages = 0" in told
+        for effort in ends.efforts("sockperf"):
+            # At its own pace it ends with status 6 when more is answered in a second than it has made room for.
+            told = ends.run("sockperf", "pp", *feed, "-t", str(effort), "-m", "64", "--mps", "100000")
+            counts = re.search(r"\[Valid Duration\].*SentMessages=(\d+); ReceivedMessages=(\d+)", told)
+            assert counts is not None, told
+            assert int(counts[1]) == int(counts[2]) > 0
+            assert "# dropped messages = 0; # duplicated messages = 0; # out-of-order messages = 0" in told
     ends.check("sockperf")
 
 
@@ -348,9 +346,10 @@ def test_postgresql_with_pgbench(ends: Ends) -> None:
                 assert server.poll() is None
                 time.sleep(0.02)
             ends.run(folder / "pgbench", "-i", "-q", *where, "-U", "bench", "postgres", stderr=subprocess.DEVNULL)
-            work = ("-t", "50", "-c", "4", "-U", "bench", "postgres")
-            told = ends.run(folder / "pgbench", *where, *work, stderr=subprocess.DEVNULL)
-            assert "number of transactions actually processed: 200/200" in told
+            for effort in ends.efforts("pgbench"):
+                work = ("-t", str(50 * effort), "-c", "4", "-U", "bench", "postgres")
+                told = ends.run(folder / "pgbench", *where, *work, stderr=subprocess.DEVNULL)
+                assert f"number of transactions actually processed: {200 * effort}/{200 * effort}" in told
             server.send_signal(signal.SIGINT)  # without waiting for clients
             server.wait(HANG_SECONDS)
     ends.check("pgbench")

@@ -1,5 +1,6 @@
 """Runs programs with their sockets translated, or as they are, and tells what went by verbs."""
 
+import json
 import os
 import random
 import shutil
@@ -28,16 +29,19 @@ except OSError:
 """
 
 
+# A connection asks for a stream for a second or so: where processors are scarce it may be the next one that gets it.
 _LINES = """
-import ctypes, socket, sys
+import ctypes, socket, sys, time
 state = ctypes.CDLL(None).ffv_sockets_state if sys.argv[3] == "both" else lambda _: 3
 left = 500
-with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as sock, sock.makefile("rw") as file:
-    while left:
-        file.write(f"{left}\\n")
-        file.flush()
-        assert file.readline() == f"{left}\\n"
-        left -= state(sock.fileno()) == 3
+while left:
+    end = time.monotonic() + 5
+    with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as sock, sock.makefile("rw") as file:
+        while left and (left < 500 or time.monotonic() < end):
+            file.write(f"{left}\\n")
+            file.flush()
+            assert file.readline() == f"{left}\\n"
+            left -= state(sock.fileno()) == 3
 """
 
 
@@ -78,6 +82,19 @@ class Ends:
         """Exchange lines with an echo server until 500 of them went by verbs; 500 lines if one end is TCP only."""
         kind = "both" if self.server and self.client else "one"
         self.run(sys.executable, "-c", _LINES, self.server_at.address, port, kind)
+
+    def efforts(self, program: str) -> Iterator[int]:
+        """Yield 1, 2, 4 and so on until the program's connections have gone by verbs; 1 alone if one end is TCP only.
+
+        A client is to do so many times its work: a short one may have done it all before there is a stream.
+        """
+        deadline, effort = time.monotonic() + HANG_SECONDS, 1
+        while True:
+            yield effort
+            if not (self.server and self.client) or min(self.went_by_verbs(program)) > 0:
+                return
+            assert time.monotonic() < deadline, f"nothing goes by verbs: {self.report.read_text()}"
+            effort = min(2 * effort, 16)
 
     @contextmanager
     def serving(self, *command: str | Path, **options: object) -> Iterator[subprocess.Popen[str]]:
@@ -136,6 +153,25 @@ def environment(is_translated: bool, report: Path) -> dict[str, str]:
     """Return the environment of a program."""
     base = {**os.environ, "FFVERBS_SOCKETS_REPORT": str(report)}
     return _sockets.environment(base) if is_translated else base
+
+
+def check_iperf3(ends: Ends, port: int, mebibytes: int) -> None:
+    """Its two connections at least, both ways; it counts what arrived."""
+    need("iperf3")
+    where = ("-p", str(port))
+    command = ("iperf3", "-s", "--forceflush", "-B", ends.server_at.address, *where)
+    with ends.serving(*command, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        for effort in ends.efforts("iperf3"):
+            for direction in ([], ["-R"]):
+                while "listening" not in server.stdout.readline():  # it listens anew for each client
+                    assert server.poll() is None
+                amount = ("-n", f"{mebibytes * effort}M", "-P", "2")
+                told = json.loads(ends.run("iperf3", "-J", "-c", ends.server_at.address, *where, *amount, *direction))
+                assert "error" not in told
+                # The last ones may come after it has counted.
+                assert told["end"]["sum_received"]["bytes"] >= mebibytes * effort << 19
+    ends.check("iperf3")
 
 
 def _run(command: Sequence[str], environ: dict[str, str], **options: object) -> str:

@@ -172,13 +172,13 @@ def half_close() -> None:
 
 
 def memcached() -> None:
-    """Connections to a memcached at the port that the command line names: values of many sizes, set and got."""
+    """Connections to a memcached at the port that the command line names: values of many sizes, as many as it says."""
     failures: list[BaseException] = []
 
     def talk(number: int) -> None:
         try:
             with socket.create_connection(("127.0.0.1", int(sys.argv[2]))) as sock:
-                for turn in range(200):
+                for turn in range(int(sys.argv[3])):
                     value = f"{number}-{turn}|".encode() * (1 + turn * 13 % 700)
                     sock.sendall(f"set k{number} 0 0 {len(value)}\r\n".encode() + value + b"\r\n")
                     assert receive(sock, 8) == b"STORED\r\n"
