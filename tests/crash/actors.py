@@ -9,8 +9,8 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,9 @@ from tests.stopping import wait_until_stopped
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(os.environ.get("FFVERBS_ACTORS", ROOT / "build" / "faults" / "tests" / "crash"))
-ANSWER_WITHIN_S = 20.0
+# Longer than anything takes, also on a busy machine: they only detect hangs.
+ANSWER_WITHIN_S = 60.0
+WAIT_MS = 20_000
 
 # Values of the specification that the tests speak of.
 SUCCESS, FLUSHED, RETRY_EXCEEDED = 0, 5, 12
@@ -92,7 +94,8 @@ class Actor:
         try:
             self._process.stdin.write(text.encode() + b"\n")
         except BrokenPipeError as error:
-            raise ActorDiedError(f"{self.name} is gone ({self._process.wait(5)}) when told '{text}'") from error
+            status = self._process.wait(ANSWER_WITHIN_S)
+            raise ActorDiedError(f"{self.name} is gone ({status}) when told '{text}'") from error
 
     def _read_line(self, within_s: float) -> str | None:
         """Return the next line, or None at the end of the output."""
@@ -114,7 +117,7 @@ class Actor:
         """Return the words of the answer; fails on "err", and if the process ended instead."""
         line = self._read_line(within_s)
         if line is None:
-            raise ActorDiedError(f"{self.name} ended with {self._process.wait(5)} instead of answering")
+            raise ActorDiedError(f"{self.name} ended with {self._process.wait(ANSWER_WITHIN_S)} instead of answering")
         kind, *words = line.split()
         if kind != "ok":
             raise ActorError(f"{self.name}: {line}")
@@ -158,7 +161,7 @@ class Actor:
         entries = tuple(Completion(*map(int, word.split(":"))) for word in words[1:])
         return Completions(entries, time.monotonic())
 
-    def wait(self, n: int, ms: int = 1000, **arguments: object) -> Completions:
+    def wait(self, n: int, ms: int = WAIT_MS, **arguments: object) -> Completions:
         """Gather up to n completions within ms milliseconds."""
         self.tell("wait", n=n, ms=ms, **arguments)
         return self.completions()
@@ -172,7 +175,16 @@ class Actor:
             words = self.call("async", ms=0)
         return found
 
-    def dies(self, within_s: float = 5.0) -> float:
+    def events_until(self, expected: tuple[int, int]) -> list[tuple[int, int]]:
+        """Return every async event, as soon as the expected one has come."""
+        found: list[tuple[int, int]] = []
+        while expected not in found:
+            more = self.events(WAIT_MS)
+            assert more, f"{self.name} got no event {expected}, but {found}"
+            found += more
+        return found
+
+    def dies(self, within_s: float = ANSWER_WITHIN_S) -> float:
         """Wait for its death by SIGKILL and return when that was seen."""
         status = self._process.wait(within_s)
         now = time.monotonic()
@@ -200,7 +212,7 @@ class Actor:
         """End it, whatever it does, and close the pipes."""
         if self.is_alive():
             self._process.kill()
-        self._process.wait(10)
+        self._process.wait(ANSWER_WITHIN_S)
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()
@@ -218,8 +230,9 @@ class Actor:
         kinds: dict[str, int] = {}
         folder = Path(f"/proc/{self.pid}/fd")
         for entry in folder.iterdir():
-            kind = os.readlink(entry).split("[")[0].split(" ")[0]
-            kinds[kind] = kinds.get(kind, 0) + 1
+            with suppress(FileNotFoundError):  # it has just been closed
+                kind = os.readlink(entry).split("[")[0].split(" ")[0]
+                kinds[kind] = kinds.get(kind, 0) + 1
         maps = Path(f"/proc/{self.pid}/maps").read_text().splitlines()
         return kinds, sum("memfd:ffverbs" in each for each in maps)
 
@@ -235,6 +248,14 @@ def cast(*names: str) -> Iterator[list[Actor]]:
     finally:
         for actor in actors:
             actor.kill()
+
+
+def becomes(ask: Callable[[], object], expected: object) -> None:
+    """Wait until something is as expected."""
+    deadline = time.monotonic() + ANSWER_WITHIN_S
+    while (found := ask()) != expected:
+        assert time.monotonic() < deadline, f"{found}, and should be {expected}"
+        time.sleep(0.001)
 
 
 def names_in(directory: Path) -> list[str]:

@@ -7,7 +7,18 @@ Slots of queue pairs: B to the bystander, V to the victim, SB and SV the same on
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.crash.actors import ERR, FLUSHED, QP_FATAL, RETRY_EXCEEDED, SEND, SUCCESS, Actor, Completion, names_in
+from tests.crash.actors import (
+    ERR,
+    FLUSHED,
+    QP_FATAL,
+    RETRY_EXCEEDED,
+    SEND,
+    SUCCESS,
+    Actor,
+    Completion,
+    becomes,
+    names_in,
+)
 
 PAGE = 4096
 B, V, SB, SV, U = 1, 2, 3, 4, 5
@@ -123,8 +134,8 @@ class Stage:
     def next_of(self, actor: Actor, qpn: int) -> Completion:
         """The next completion of one queue pair; what others have meanwhile is kept in `seen` (the survivor only)."""
         while True:
-            got = actor.wait(1, ms=5000, events=self.events)  # a poller that is starved looks for the stopped ones late
-            assert got.entries, f"{actor.name} got no completion of QP {qpn:#x} in five seconds"
+            got = actor.wait(1, events=self.events)
+            assert got.entries, f"{actor.name} got no completion of QP {qpn:#x}"
             if got.entries[0].qpn == qpn:
                 return got.entries[0]
             assert actor is self.survivor, got
@@ -175,7 +186,7 @@ class Stage:
     def check_error(self, slot: int) -> list[tuple[int, int]]:
         """The survivor's QP is in ERR and one async event told so. Returns all events."""
         qpn = self.qpn[self.survivor.name, slot]
-        events = self.survivor.events(1000)
+        events = self.survivor.events_until((QP_FATAL, qpn))
         assert events.count((QP_FATAL, qpn)) == 1, events
         assert self.survivor.number("state", qp=slot) == ERR
         return events
@@ -188,9 +199,9 @@ class Stage:
                 survivor.call("destroy", qp=slot)
         if (survivor.name, MR_V) in self.regions:
             survivor.call("dereg", mr=MR_V)
-        assert survivor.resources() == baseline
+        becomes(survivor.resources, baseline)
         assert bystander.number("probe_block") // QPN_BLOCK == block
-        assert len(names_in(self.directory)) == 2, names_in(self.directory)
+        becomes(lambda: len(names_in(self.directory)), 2)
         self.exchange()
         for actor in (survivor, bystander):
             actor.call("close")

@@ -22,7 +22,7 @@ from tests.crash.actors import ROOT
 
 FAULTS = ROOT / "build" / "faults" / "package"
 ADDRESS = {"server": "10.7.0.1", "client": "10.7.0.2"}
-WITHIN_S = 10.0  # of an event that a death causes; seldom more than a millisecond, but the machine may be busy
+WITHIN_S = 30.0  # of an event that a death causes; seldom more than a millisecond, but the machine may be busy
 STOPPED_S = 4.0  # after this at the earliest, a stopped process is given up
 REJECTED, UNREACHABLE = "REJECTED", "UNREACHABLE"
 LOST = (UNREACHABLE, -errno.ECONNRESET)
@@ -178,7 +178,7 @@ def test_a_stopped_process_is_given_up(
         server, client = (victim, survivor) if role == "server" else (survivor, victim)
         began = time.monotonic()
         lead_to(point, server, client)
-        assert survivor.do(cm.next_event, deadline_s=STOPPED_S + 15)[:2] == expected
+        assert survivor.do(cm.next_event, deadline_s=STOPPED_S + WITHIN_S)[:2] == expected
         assert time.monotonic() - began > STOPPED_S
         if role == "client":
             if point == "cm_dreq_received":

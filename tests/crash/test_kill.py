@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.crash import test_cm
-from tests.crash.actors import ROOT, Actor, cast
+from tests.crash.actors import ROOT, WAIT_MS, Actor, cast
 from tests.crash.scenarios import SCENARIOS, Scenario
 from tests.crash.stage import B, Stage
 
-WITHIN_S = 5.0  # mostly milliseconds; a second is what we promise, but the machine may be busy
+WITHIN_S = 15.0  # mostly milliseconds; a second is what we promise, but the machine may be busy
 CASES = [
     pytest.param(scenario, point, count, id=f"{scenario.name}-{point}-{count}")
     for scenario in SCENARIOS
@@ -57,7 +57,7 @@ def test_death(scenario: Scenario, point: str, count: int, events: int, node_dir
         victim.call("arm", fault=f"{point}:{count}:kill")
         began = time.monotonic()
         scenario.act(stage)
-        survivor.tell("wait", n=scenario.expected, ms=10000, events=events)
+        survivor.tell("wait", n=scenario.expected, ms=WAIT_MS, events=events)
         victim.dies()
         got = survivor.completions()
         scenario.check(stage, got.entries)

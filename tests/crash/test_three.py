@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.actors import ERR, FLUSHED, RETRY_EXCEEDED, RTS, SEND, SUCCESS, WRITE, Actor, cast
+from tests.crash.actors import ERR, FLUSHED, RETRY_EXCEEDED, RTS, SEND, SUCCESS, WAIT_MS, WRITE, Actor, cast
 
 PAGE = 4096
 LONG = 100 * PAGE  # more than a staging buffer holds
@@ -62,13 +62,13 @@ def test_messages_reach_the_third(node_directory: Path, staged: bool) -> None:
         for number, length in ((1, 100), (2, LONG), (3, 5000)):
             stage.receive(number, length)
             stage.send(number, length)
-            got = stage.owner.wait(1, ms=3000).entries
+            got = stage.owner.wait(1).entries
             assert [(each.wr_id, each.status, each.length) for each in got] == [(number, SUCCESS, length)]
-            assert [each.status for each in stage.sender.wait(1, ms=3000).entries] == [SUCCESS]
+            assert [each.status for each in stage.sender.wait(1).entries] == [SUCCESS]
             assert stage.owner.number("check", mr=MR, off=128 * PAGE, len=length, seed=3) == -1
         address, rkey = stage.memory
         stage.send(4, LONG, op=WRITE, raddr=address, rkey=rkey)
-        assert [each.status for each in stage.sender.wait(1, ms=3000).entries] == [SUCCESS]
+        assert [each.status for each in stage.sender.wait(1).entries] == [SUCCESS]
         assert stage.owner.number("check", mr=MR, off=0, len=LONG, seed=3) == -1
 
 
@@ -78,8 +78,8 @@ def test_the_sender_waits_for_the_thirds_receive(node_directory: Path, staged: b
         stage.send(1, LONG)
         assert stage.sender.wait(1, ms=20).entries == ()
         stage.receive(1, LONG)
-        assert [each.status for each in stage.owner.wait(1, ms=3000).entries] == [SUCCESS]
-        assert [each.status for each in stage.sender.wait(1, ms=3000).entries] == [SUCCESS]
+        assert [each.status for each in stage.owner.wait(1).entries] == [SUCCESS]
+        assert [each.status for each in stage.sender.wait(1).entries] == [SUCCESS]
         assert stage.owner.number("check", mr=MR, off=128 * PAGE, len=LONG, seed=3) == -1
 
 
@@ -92,7 +92,7 @@ def test_the_sender_dies(node_directory: Path, point: str) -> None:
         stage.sender.dies()
         assert [(each.wr_id, each.status) for each in stage.owner.wait(1).entries] == [(1, FLUSHED)]
         assert stage.owner.wait(1, ms=0).entries == ()
-        assert stage.middle.events(1000)
+        assert stage.middle.events(WAIT_MS)
         assert stage.middle.number("state", qp=QP) == ERR
 
 
@@ -101,12 +101,12 @@ def test_the_owner_of_the_queue_dies(node_directory: Path, staged: bool) -> None
     with three(node_directory, staged) as stage:
         stage.receive(1, LONG)
         stage.send(1, LONG)
-        stage.sender.wait(1, ms=3000)
+        stage.sender.wait(1)
         stage.send(2, 100)  # waits for a receive
         stage.owner.kill()
-        assert [each.status for each in stage.sender.wait(1, ms=3000).entries] == [REMOTE_INVALID]
+        assert [each.status for each in stage.sender.wait(1).entries] == [REMOTE_INVALID]
         assert stage.sender.number("state", qp=QP) == ERR
-        assert stage.middle.events(1000)
+        assert stage.middle.events(WAIT_MS)
         assert stage.middle.number("state", qp=QP) == ERR
 
 
@@ -114,7 +114,7 @@ def test_the_owner_of_the_queue_pair_dies(node_directory: Path) -> None:
     with three(node_directory, staged=False) as stage:
         stage.send(1, 100)  # waits for a receive
         stage.middle.kill()
-        assert [each.status for each in stage.sender.wait(1, ms=3000).entries] == [FLUSHED]
+        assert [each.status for each in stage.sender.wait(1).entries] == [FLUSHED]
         stage.receive(1, 100)
         assert stage.owner.wait(1, ms=20).entries == ()
 
@@ -124,6 +124,6 @@ def test_the_owner_of_the_queue_destroys_it(node_directory: Path, staged: bool) 
     with three(node_directory, staged) as stage:
         stage.send(1, 100)
         stage.owner.call("destroy", srq=1)
-        got = stage.sender.wait(1, ms=3000).entries
+        got = stage.sender.wait(1).entries
         assert [each.status for each in got] in ([REMOTE_INVALID], [RETRY_EXCEEDED])
         assert stage.sender.number("state", qp=QP) != RTS
