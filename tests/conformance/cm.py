@@ -194,9 +194,9 @@ def resolve(
     if "channel" not in kept:
         make_channel(kept)
     one = kept[name] = CMID(creator=kept["channel"], port_space=port_space)
-    one.resolve_addr(AddrInfo(dst=address, dst_service=str(port), port_space=port_space))
+    one.resolve_addr(AddrInfo(dst=address, dst_service=str(port), port_space=port_space), int(DEADLINE_S * 1000))
     assert next_event(kept)[0] == "ADDR_RESOLVED"
-    one.resolve_route()
+    one.resolve_route(int(DEADLINE_S * 1000))
     assert next_event(kept)[0] == "ROUTE_RESOLVED"
     if qp:
         one.create_qp(qp_attr(port_space))

@@ -89,9 +89,9 @@ static inline struct ffv_cm_id *cm_resolve(struct ffv_cm_channel *channel, const
 	struct ffv_cm_id *id;
 
 	CHECK_OK(ffv_cm_create_id(channel, &id, NULL, space));
-	CHECK_OK(ffv_cm_resolve_addr(id, NULL, cm_sockaddr(&addr), 2000));
+	CHECK_OK(ffv_cm_resolve_addr(id, NULL, cm_sockaddr(&addr), HANG_MS));
 	cm_expect(channel, FFV_CM_EVENT_ADDR_RESOLVED, 0);
-	CHECK_OK(ffv_cm_resolve_route(id, 2000));
+	CHECK_OK(ffv_cm_resolve_route(id, HANG_MS));
 	cm_expect(channel, FFV_CM_EVENT_ROUTE_RESOLVED, 0);
 	cm_create_qp(id);
 	return id;

@@ -40,7 +40,7 @@ static void test_destroying_waits_for_acknowledgement(void)
 	pthread_t thread;
 
 	CHECK_OK(ffv_cm_create_id(channel, &waiter.id, NULL, FFV_PS_TCP));
-	CHECK_OK(ffv_cm_resolve_addr(waiter.id, NULL, cm_sockaddr(&addr), 1000));
+	CHECK_OK(ffv_cm_resolve_addr(waiter.id, NULL, cm_sockaddr(&addr), HANG_MS));
 	event = cm_event(channel);
 	CHECK(event->id == waiter.id);
 	CHECK_EQ(pthread_create(&thread, NULL, destroy, &waiter), 0);
@@ -61,8 +61,8 @@ static void test_unread_events_move_with_their_id(void)
 	CHECK_OK(ffv_cm_create_channel(&other));
 	CHECK_OK(ffv_cm_create_id(channel, &moved, NULL, FFV_PS_TCP));
 	CHECK_OK(ffv_cm_create_id(channel, &stays, NULL, FFV_PS_TCP));
-	CHECK_OK(ffv_cm_resolve_addr(moved, NULL, cm_sockaddr(&addr), 1000));
-	CHECK_OK(ffv_cm_resolve_addr(stays, NULL, cm_sockaddr(&addr), 1000));
+	CHECK_OK(ffv_cm_resolve_addr(moved, NULL, cm_sockaddr(&addr), HANG_MS));
+	CHECK_OK(ffv_cm_resolve_addr(stays, NULL, cm_sockaddr(&addr), HANG_MS));
 	CHECK_OK(ffv_cm_migrate_id(moved, other));
 	CHECK(moved->channel == other);
 	cm_expect(other, FFV_CM_EVENT_ADDR_RESOLVED, 0);
@@ -71,7 +71,7 @@ static void test_unread_events_move_with_their_id(void)
 	CHECK_OK(ffv_cm_migrate_id(moved, NULL)); /* synchronous from here on */
 	CHECK(moved->channel != other);
 	CHECK_OK(ffv_cm_destroy_channel(other));
-	CHECK_OK(ffv_cm_resolve_route(moved, 1000));
+	CHECK_OK(ffv_cm_resolve_route(moved, HANG_MS));
 	CHECK_EQ(moved->event->event, FFV_CM_EVENT_ROUTE_RESOLVED);
 	CHECK_OK(ffv_cm_destroy_id(moved));
 	CHECK_OK(ffv_cm_destroy_id(stays));
@@ -133,9 +133,9 @@ static void test_options_of_both_sides_are_told(void)
 	union ffv_sockaddr addr = cm_address(OWN_ADDRESS, PORT);
 
 	CHECK_OK(ffv_cm_create_id(channel, &id, NULL, FFV_PS_TCP));
-	CHECK_OK(ffv_cm_resolve_addr(id, NULL, cm_sockaddr(&addr), 1000));
+	CHECK_OK(ffv_cm_resolve_addr(id, NULL, cm_sockaddr(&addr), HANG_MS));
 	cm_expect(channel, FFV_CM_EVENT_ADDR_RESOLVED, 0);
-	CHECK_OK(ffv_cm_resolve_route(id, 1000));
+	CHECK_OK(ffv_cm_resolve_route(id, HANG_MS));
 	cm_expect(channel, FFV_CM_EVENT_ROUTE_RESOLVED, 0);
 	CHECK_OK(ffv_cm_set_local_ece(id, &ece));
 	CHECK_OK(ffv_cm_connect(id, &param));

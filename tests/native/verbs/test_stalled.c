@@ -151,7 +151,7 @@ static void test_quiesce_waits_for_executions(void)
 {
 	start();
 	CHECK(a.ctx->peers && b.ctx->peers);
-	CHECK(ffv_context_quiesce(a.ctx, 1000000));
+	CHECK(ffv_context_quiesce(a.ctx, PAIR_HANG_NS));
 	/* Slots that no thread of ours uses. */
 	struct ffv_thread_shm *own = &a.ctx->view.arena->threads[200], *peers = &b.ctx->view.arena->threads[201];
 	ffv_store_relaxed(&a.ctx->view.arena->threads_used, 210u);
@@ -164,14 +164,14 @@ static void test_quiesce_waits_for_executions(void)
 		/* Between parties that are not ours: not waited for. */
 		ffv_store_relaxed(&stuck[i]->requester, FFV_PARTY(99, 1));
 		ffv_store_relaxed(&stuck[i]->responder, FFV_PARTY(99, 2));
-		CHECK(ffv_context_quiesce(a.ctx, 2000000));
+		CHECK(ffv_context_quiesce(a.ctx, PAIR_HANG_NS));
 		ffv_store_relaxed(&stuck[i]->responder, FFV_PARTY(a.ctx->view.context_id, ffv_qp_num(qp_a)));
 		CHECK(!ffv_context_quiesce(a.ctx, 2000000));
 		CHECK(!ffv_qp_quiesce(qp_a, 2000000));
 		ffv_store_relaxed(&stuck[i]->responder, FFV_PARTY(a.ctx->view.context_id, ffv_qp_num(qp_a) + 1));
-		CHECK(ffv_qp_quiesce(qp_a, 2000000));
+		CHECK(ffv_qp_quiesce(qp_a, PAIR_HANG_NS));
 		ffv_exec_leave(stuck[i]);
-		CHECK(ffv_context_quiesce(a.ctx, 2000000));
+		CHECK(ffv_context_quiesce(a.ctx, PAIR_HANG_NS));
 		ffv_store_relaxed(&stuck[i]->requester, 0);
 		ffv_store_relaxed(&stuck[i]->responder, 0);
 	}

@@ -65,6 +65,8 @@ static void test_waiting_is_no_rest(void)
 
 	hosts_connect(FFV_QPT_RC);
 	CHECK_OK(post_send(hosts[0].qp, 1, hosts[0].mr, 0, 64));
+	for (uint64_t deadline_ns = ffv_clock_ns() + PAIR_HANG_NS; !counters(0).under_way; sched_yield())
+		CHECK(ffv_clock_ns() < deadline_ns);
 	for (int i = 0; i < 30; i++) {
 		nanosleep(&nap, NULL);
 		CHECK_EQ(counters(0).pairs_warm, 1);
