@@ -13,15 +13,12 @@ import sys
 import time
 from pathlib import Path
 
+from tests.ports import free_port
+
 __all__ = ["Hosts"]
 
 _ROOT = Path(__file__).parents[1]
 _START_S = 90.0
-
-
-def _free_port(address: str) -> int:
-    with socket.create_server((address, 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 class Hosts:
@@ -50,7 +47,7 @@ class Hosts:
         return f"127.0.0.{self.names.index(name) + 2}"
 
     def port(self, name: str) -> int:
-        return _free_port(self.address(name))
+        return free_port(self.address(name))
 
     def prefix(self, name: str) -> list[str]:
         """Return what goes before a command that is to run on the host."""

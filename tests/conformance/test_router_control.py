@@ -27,6 +27,7 @@ from tests.conformance.between_hosts import exchange, router_status
 from tests.conformance.pair import DEADLINE_S, Options, Pair, Peer, Recv, Send
 from tests.conformance.paths import _Remote, spawn
 from tests.hosts import Hosts
+from tests.ports import free_port
 from tests.registry.servers import EtcdServer, running_etcd
 
 RETRY_EXCEEDED = int(e.IBV_WC_RETRY_EXC_ERR)
@@ -236,11 +237,9 @@ def test_status_says_what_carries_a_pair_whatever_the_registry_says_now(stage: S
 
 def route(folder: Path, *words: str, registry: str) -> subprocess.CompletedProcess[str]:
     """Run a router that is expected to end by itself."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
     return subprocess.run(
         [sys.executable, "-m", "router", "--dir", str(folder), "--host", "a", "--host-ip", "127.0.0.1",
-         "--listen", port, "--http", "off", "--registry", registry, *words],
+         "--listen", str(free_port()), "--http", "off", "--registry", registry, *words],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,22 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.ports import free_port
 from tests.stopping import wait_until_stopped
 
 # Short elections: a test should not wait for a leader for longer than it must.
 QUICK = ["--heartbeat-interval", "50", "--election-timeout", "500", "--logger", "zap", "--log-level", "fatal"]
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 class EtcdServer:
@@ -40,8 +28,8 @@ class EtcdServer:
         self, *extra: str, tls: Path | None = None, name: str = "a", cluster: dict[str, int] | None = None
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ffv-etcd-"))
-        (self.port,) = free_ports(1)
-        peers = cluster or {name: free_ports(1)[0]}
+        self.port = free_port()
+        peers = cluster or {name: free_port()}
         self._name = name
         self._peers = peers
         self._extra = list(extra)
@@ -143,7 +131,7 @@ class Cluster:
     """Three members."""
 
     def __init__(self) -> None:
-        peers = dict(zip("abc", free_ports(3), strict=True))
+        peers = {name: free_port() for name in "abc"}
         self.members = [EtcdServer(name=name, cluster=peers) for name in peers]
 
     def start(self) -> None:

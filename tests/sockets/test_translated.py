@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.sockets.conversation import Connection
 from tests.sockets.translated import (
     ENDS,
@@ -22,7 +23,6 @@ from tests.sockets.translated import (
     await_port,
     check_iperf3,
     environment,
-    free_port,
     need,
 )
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 import socket
 import subprocess
@@ -194,18 +193,6 @@ def end(process: subprocess.Popen[str]) -> None:
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
             stream.close()
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody uses, outside of those that the kernel gives to clients."""
-    while True:
-        port = random.SystemRandom().randrange(12000, 32000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 def await_port(port: int, process: subprocess.Popen[str]) -> None:
