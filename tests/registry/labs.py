@@ -7,7 +7,7 @@ from etcd_registry.memory import MemoryEtcd, MemoryStore
 from etcd_registry.store import Store
 from tests.registry.servers import EtcdServer
 
-TIMEOUT_S = 2.0
+TIMEOUT_S = 4.0
 
 
 class Lab(Protocol):
@@ -64,6 +64,7 @@ class EtcdLab(EtcdServer):
     def __init__(self) -> None:
         super().__init__()
         self.start()
+        self.await_ready()
 
     def client(self) -> Store:
         return EtcdClient([self.address], timeout_s=TIMEOUT_S)

@@ -26,7 +26,7 @@ from etcd_registry.records import CONTAINERS, HOSTS, encode
 from tests.registry.labs import Lab
 from tests.registry.reading import closing, eventually
 
-RIGHT_WITHIN_S = 5.0  # what the map has after the store's return
+RIGHT_WITHIN_S = 30.0  # what the map has after the store's return; mostly two seconds, but the machine may be busy
 TTL_S = 60  # longer than any test: only where a test is about leases they end
 
 
@@ -241,7 +241,8 @@ async def test_what_was_withdrawn_meanwhile_goes_and_nothing_else_flickers(
         assert [change.now for change in changes] == [None]
 
 
-async def test_a_wiped_store_is_filled_again_while_the_map_goes_on(lab: Lab) -> None:
+async def test_a_wiped_store_is_filled_again_while_the_map_goes_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("etcd_registry.directory.GRACE_S", RIGHT_WITHIN_S)
     async with registries(lab) as (one, two):
         await one.register_host(host("a"))
         await one.register_container(container(1, "a"))
@@ -288,8 +289,11 @@ async def test_whoever_took_the_address_of_a_lost_lease_keeps_it(lab: Lab) -> No
         await eventually(lambda: places(one) == places(two) == {container(1, "b").gid: "b"})
 
 
-async def test_leases_that_end_while_the_store_hangs_take_nobody_away(lab: Lab) -> None:
-    async with registries(lab, ttl_s=1) as (one, two):
+async def test_leases_that_end_while_the_store_hangs_take_nobody_away(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("etcd_registry.directory.GRACE_S", RIGHT_WITHIN_S)
+    async with registries(lab, ttl_s=2) as (one, two):
         await one.register_container(container(1, "a"))
         await two.register_container(container(2, "b"))
         right = {container(1, "a").gid: "a", container(2, "b").gid: "b"}
@@ -297,7 +301,7 @@ async def test_leases_that_end_while_the_store_hangs_take_nobody_away(lab: Lab) 
         leases = {one._lease, two._lease}
         changes = [record_changes(registry) for registry in (one, two)]
         lab.pause()
-        await asyncio.sleep(2.5)  # more than twice their leases
+        await asyncio.sleep(4.5)  # more than twice their leases
         await eventually(lambda: not one.directory.connected and not two.directory.connected)
         lab.resume()
         await eventually(lambda: not {one._lease, two._lease, 0} & leases and len(one._placed) == len(two._placed) == 1)
@@ -363,17 +367,17 @@ async def test_a_router_that_dies_is_forgotten(lab: Lab) -> None:
         await eventually(lambda: places(two) == {container(1, "a").gid: "a"})
         for task in one._tasks:  # as if it were killed: nobody refreshes, nobody withdraws
             task.cancel()
-        await eventually(lambda: not places(two), within_s=15)
+        await eventually(lambda: not places(two))
         await two.register_container(container(1, "b"))
         await one.close()
 
 
 async def test_records_stay_while_their_router_lives(lab: Lab) -> None:
-    async with registries(lab, 1, ttl_s=1) as (one,), registries(lab, 1) as (two,):
+    async with registries(lab, 1, ttl_s=3) as (one,), registries(lab, 1) as (two,):
         await one.register_container(container(1, "a"))
         await eventually(lambda: len(places(two)) == 1)
         changes = record_changes(two)
-        await asyncio.sleep(2)  # twice its lease
+        await asyncio.sleep(6)  # twice its lease
         assert changes == []
 
 
