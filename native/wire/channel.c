@@ -263,11 +263,13 @@ int ffv_channel_flush(struct ffv_channel *channel)
 
 void ffv_channel_part(struct ffv_channel *channel)
 {
-	if (!channel->link || channel->note_left || !is_at_edge(&channel->out))
+	if (!channel->link || channel->parted || channel->note_left || !is_at_edge(&channel->out))
 		return; /* the other end finds out when it wants to come back */
 	channel->note = (struct ffv_frame){ .magic = FFV_FRAME_MAGIC, .kind = FFV_FRAME_BYE };
 	channel->note_left = sizeof channel->note;
 	send_note(channel);
+	if (!channel->note_left && channel->transport->part)
+		channel->transport->part(channel->link);
 }
 
 /* ---- receiving ---------------------------------------------------------------------------------------------------------------- */
@@ -365,7 +367,8 @@ static int sort(struct ffv_channel *channel, const struct ffv_frame *frame)
 
 	if (frame->kind == FFV_FRAME_SEEN)
 		return on_seen(channel, frame);
-	if (frame->kind == FFV_FRAME_BYE)
+	channel->parted = frame->kind == FFV_FRAME_BYE;
+	if (channel->parted)
 		return ffv_fail(ESHUTDOWN, "the other router ended it");
 	if (ahead) {
 		on_stray(channel, ahead);

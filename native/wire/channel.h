@@ -56,6 +56,7 @@ struct ffv_channel {
 	uint8_t tell_flags;
 	struct ffv_frame note;    /* a SEEN or BYE that is being written */
 	uint32_t note_left;       /* of it */
+	bool parted;              /* the other router has taken its leave */
 	bool probing;             /* a probe is not answered yet */
 	uint64_t probed;          /* what had been sent then */
 	uint64_t probe_ns, first_probe_ns;
@@ -144,7 +145,7 @@ void ffv_channel_rest(struct ffv_channel *channel);
 
 /* Asks what was seen if that is not known for a while. -ETIMEDOUT: no answer, the link is as good as lost. */
 int ffv_channel_tick(struct ffv_channel *channel, uint64_t now_ns);
-/* Tells the other end, if the link takes it at once, that there is nothing to come back to. */
+/* Tells the other end, if the link takes it at once and it has not said so itself, that there is nothing to come back to. */
 void ffv_channel_part(struct ffv_channel *channel);
 
 #endif

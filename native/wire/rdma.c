@@ -478,6 +478,12 @@ static ssize_t rdma_receive(struct ffv_wire_link *link, void *to, size_t capacit
 
 /* ---- life -------------------------------------------------------------------------------------------------------------------------------- */
 
+static void rdma_part(struct ffv_wire_link *link)
+{
+	if (link->qp && link->path == BY_QP && !link->ended)
+		ffv_rdma_qp_finish_sending(link->qp, FFV_PART_NS);
+}
+
 static void rdma_close(struct ffv_wire_link *link)
 {
 	ffv_rdma_qp_destroy(link->qp);
@@ -591,7 +597,7 @@ static const struct ffv_one_sided one_sided = {
 };
 
 const struct ffv_transport ffv_transport_rdma = {
-	.name = "rdma", .silent_ns = SILENT_NS, .open = rdma_open, .close = rdma_close,
+	.name = "rdma", .silent_ns = SILENT_NS, .open = rdma_open, .part = rdma_part, .close = rdma_close,
 	.descriptor = rdma_descriptor, .send = rdma_send, .receive = rdma_receive, .describe = rdma_describe,
 	.one_sided = &one_sided,
 };

@@ -4,18 +4,21 @@
  *
  * Credit: a slot with bytes is sent only while fewer than FFV_RDMA_SLOTS are not consumed at the other end; how many are
  * goes with every slot back, or by itself when half of them are owed. At most two of the latter can be under way, for each
- * answers half a ring of slots: SPARE receives are kept for them. So nothing meets a queue pair without a receive.
+ * answers half a ring of slots, and one more is the last of all: SPARE receives are kept for them. So nothing meets a queue
+ * pair without a receive.
  */
 #include "wire/rdma_qp.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 
 #define SPARE 4u
@@ -73,7 +76,8 @@ static int make_queues(struct ffv_rdma_qp *qp)
 		qp->qp = verbs->create_qp(qp->device.pd, &attr);
 	}
 	if (!qp->qp)
-		return ffv_fail_errno(errno, "%s makes no RC queue pair: choose another --rdma-device", qp->device.name);
+		return ffv_fail(errno, "%s makes no RC queue pair (%s): choose another --rdma-device", qp->device.name,
+				strerror(errno));
 	qp->max_inline = attr.cap.max_inline_data;
 	return 0;
 }
@@ -206,10 +210,10 @@ int ffv_rdma_qp_connect(struct ffv_rdma_qp *qp, const struct ffv_rdma_endpoint *
 
 /* ---- sending ---------------------------------------------------------------------------------------------------------------------------- */
 
-static int post(struct ffv_rdma_qp *qp, uint8_t *slot, uint32_t bytes)
+static int post(struct ffv_rdma_qp *qp, uint8_t *slot, uint32_t bytes, bool last)
 {
 	struct ffv_sge sge = { (uintptr_t)slot, bytes, qp->mr->lkey };
-	bool signaled = (qp->posted + 1) % SIGNAL_EVERY == 0;
+	bool signaled = last || (qp->posted + 1) % SIGNAL_EVERY == 0;
 	struct ffv_send_wr wr = { .wr_id = ++qp->posted, .sg_list = &sge, .num_sge = 1, .opcode = FFV_WR_SEND,
 				  .send_flags = (signaled ? FFV_SEND_SIGNALED : 0u) |
 						(bytes <= qp->max_inline ? FFV_SEND_INLINE : 0u) }, *bad;
@@ -247,21 +251,45 @@ ssize_t ffv_rdma_qp_send(struct ffv_rdma_qp *qp, uint64_t position, const uint8_
 	uint8_t *slot = slot_at(qp, qp->sent % FFV_RDMA_SLOTS);
 	fill_head(qp, slot, position, n);
 	memcpy(slot + sizeof(struct ffv_rdma_head), bytes, n);
-	int rc = post(qp, slot, n + (uint32_t)sizeof(struct ffv_rdma_head));
+	int rc = post(qp, slot, n + (uint32_t)sizeof(struct ffv_rdma_head), false);
 	if (rc)
 		return rc;
 	qp->sent++;
 	return n;
 }
 
+/* A slot without bytes, which says only what was consumed. */
+static int post_empty(struct ffv_rdma_qp *qp, bool last)
+{
+	uint8_t *slot = slot_at(qp, FFV_RDMA_SLOTS + qp->credits_sent++ % SPARE);
+
+	fill_head(qp, slot, 0, 0);
+	return post(qp, slot, sizeof(struct ffv_rdma_head), last);
+}
+
 /* What was consumed is told by itself, if nothing else goes. */
 static int tell_if_due(struct ffv_rdma_qp *qp)
 {
-	if (qp->consumed - qp->told < FFV_RDMA_SLOTS / 2 || !has_room(qp))
-		return 0;
-	uint8_t *slot = slot_at(qp, FFV_RDMA_SLOTS + qp->credits_sent++ % SPARE);
-	fill_head(qp, slot, 0, 0);
-	return post(qp, slot, sizeof(struct ffv_rdma_head));
+	return qp->consumed - qp->told < FFV_RDMA_SLOTS / 2 || !has_room(qp) ? 0 : post_empty(qp, false);
+}
+
+/* What is received meanwhile is nobody's any more. */
+void ffv_rdma_qp_finish_sending(struct ffv_rdma_qp *qp, uint64_t most_ns)
+{
+	uint64_t deadline_ns = ffv_clock_ns() + most_ns;
+	struct ffv_wc wc = { 0 };
+
+	if (qp->broken || !has_room(qp) || post_empty(qp, true))
+		return;
+	while (!wc.status && qp->completed != qp->posted && ffv_clock_ns() < deadline_ns) {
+		int n = qp->device.context->poll_cq(qp->cq, 1, &wc);
+		if (n < 0)
+			return;
+		if (n == 0)
+			poll(NULL, 0, 1);
+		else if (!wc.status && !(wc.wr_id & RECEIVE_MARK))
+			qp->completed = (uint32_t)wc.wr_id;
+	}
 }
 
 int ffv_rdma_qp_unacknowledged(const struct ffv_rdma_qp *qp, uint64_t *position, uint8_t **bytes, size_t *length)

@@ -62,6 +62,8 @@ int ffv_rdma_qp_connect(struct ffv_rdma_qp *qp, const struct ffv_rdma_endpoint *
 
 /* Takes bytes from `position` of the stream on. How many, 0 = no credit now, -errno = the queue pair is lost. */
 ssize_t ffv_rdma_qp_send(struct ffv_rdma_qp *qp, uint64_t position, const uint8_t *bytes, size_t length);
+/* Waits until all that was sent is at the other end, or the queue pair is lost, at most so long. */
+void ffv_rdma_qp_finish_sending(struct ffv_rdma_qp *qp, uint64_t most_ns);
 /* The next bytes of the stream: how many, 0 = none now (and the event descriptor is armed), -errno. */
 ssize_t ffv_rdma_qp_receive(struct ffv_rdma_qp *qp, uint8_t *bytes, size_t capacity);
 /* The same of a queue pair that is broken, or to be given up: what had arrived whole. */

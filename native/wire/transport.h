@@ -6,8 +6,8 @@
  * loses or delays on purpose, is a transport whose links own a link of another.
  *
  * Every function of a link is called by the router's loop thread alone, except `describe`, and `open`, which any thread
- * calls for a link that nobody knows yet, and `close` of such a one. None blocks. Outputs are set on success only; the text of a failure
- * is in ffv_error_text().
+ * calls for a link that nobody knows yet, and `close` of such a one. None blocks but `part`. Outputs are set on success only;
+ * the text of a failure is in ffv_error_text().
  */
 #ifndef FFV_WIRE_TRANSPORT_H
 #define FFV_WIRE_TRANSPORT_H
@@ -60,6 +60,8 @@ struct ffv_one_sided {
 	int (*has_moved)(const struct ffv_wire_link *link, uint64_t carrier, uint32_t ticket);
 };
 
+#define FFV_PART_NS 1000000000ull
+
 struct ffv_transport {
 	const char *name;
 	/* A link on which the other end has not answered a question for so long is given up. */
@@ -68,6 +70,9 @@ struct ffv_transport {
 	 * failure (-errno) it stays the caller's, as it was but for O_NONBLOCK. The other end opens the same transport; who
 	 * connected does not matter. Frames may be sent at once: what cannot go yet is not taken. */
 	int (*open)(const struct ffv_transport_options *options, int socket, struct ffv_wire_link **out);
+	/* Waits until what was sent is at the other end, which `close` would lose, at most FFV_PART_NS: said before `close` by
+	 * whoever wants the last words to be heard. NULL: nothing would be lost. */
+	void (*part)(struct ffv_wire_link *link);
 	/* Ends the link and frees all that is its own. What was not sent is lost; the other end sees -EPIPE. */
 	void (*close)(struct ffv_wire_link *link);
 	/* For the loop's epoll, the same as long as the link lives: readable when `receive` may find something. When `send` may

@@ -51,8 +51,11 @@ static struct fake_qp *qps;
 static struct fake_mr *mrs;
 static uint32_t next_number = 17, next_key = 0x1000;
 static uint64_t registered, most_registered;
-static bool held, unplugged;
+static bool held, held_all, unplugged;
+static unsigned lacking;
 static struct fake_counts counts;
+
+static bool lacks(unsigned what);
 
 /* ---- completions ------------------------------------------------------------------------------------------------------------ */
 
@@ -155,7 +158,7 @@ static void pump(struct fake_qp *qp)
 	while (qp->state == FFV_QPS_RTS && qp->send_head != qp->send_tail) {
 		struct fake_wr *wr = &qp->send[qp->send_head % DEPTH];
 		struct fake_qp *peer = find_qp(qp->dest_qpn);
-		if (held && is_one_sided(wr))
+		if (held_all || (held && is_one_sided(wr)))
 			return;
 		if (!peer || peer->dest_qpn != qp->qp.qp_num || peer->state < FFV_QPS_RTR || peer->state == FFV_QPS_ERR) {
 			if (!peer || peer->state == FFV_QPS_ERR)
@@ -313,7 +316,7 @@ EXPORT int _ibv_query_gid_ex(struct real_context *context, uint32_t port, uint32
 	(void)flags;
 	if (port != 1 || index || entry_bytes != sizeof *entry)
 		return ENODATA;
-	*entry = (struct real_gid_entry){ .port_num = 1, .gid_type = REAL_GID_ROCE_V2 };
+	*entry = (struct real_gid_entry){ .port_num = 1, .gid_type = lacks(FAKE_ROCE_V2) ? 1 : REAL_GID_ROCE_V2 };
 	memcpy(entry->gid, gid, 16);
 	return 0;
 }
@@ -442,8 +445,9 @@ EXPORT void ibv_ack_cq_events(struct real_cq *cq, unsigned count)
 
 EXPORT struct real_qp *ibv_create_qp(struct real_pd *pd, struct real_qp_init_attr *attr)
 {
-	struct fake_qp *qp = calloc(1, sizeof *qp);
+	struct fake_qp *qp = lacks(FAKE_RC) ? NULL : calloc(1, sizeof *qp);
 
+	errno = EOPNOTSUPP;
 	if (!qp)
 		return NULL;
 	pthread_mutex_lock(&lock);
@@ -515,10 +519,17 @@ static void hold(void)
 	pthread_mutex_unlock(&lock);
 }
 
+static void hold_all(void)
+{
+	pthread_mutex_lock(&lock);
+	held_all = true;
+	pthread_mutex_unlock(&lock);
+}
+
 static void release(void)
 {
 	pthread_mutex_lock(&lock);
-	held = false;
+	held = held_all = false;
 	pump_all();
 	pthread_mutex_unlock(&lock);
 }
@@ -545,4 +556,19 @@ static void plug(int there)
 	pthread_mutex_unlock(&lock);
 }
 
-EXPORT const struct fake_calls fake_calls = { count, hold, release, break_all, limit, plug };
+static void lack(unsigned what)
+{
+	pthread_mutex_lock(&lock);
+	lacking = what;
+	pthread_mutex_unlock(&lock);
+}
+
+static bool lacks(unsigned what)
+{
+	pthread_mutex_lock(&lock);
+	bool found = lacking & what;
+	pthread_mutex_unlock(&lock);
+	return found;
+}
+
+EXPORT const struct fake_calls fake_calls = { count, hold, release, hold_all, break_all, limit, plug, lack };

@@ -2,7 +2,10 @@
 #ifndef FFV_TESTS_WIRE_FAKE_IBVERBS_H
 #define FFV_TESTS_WIRE_FAKE_IBVERBS_H
 
+#include <dlfcn.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 struct fake_counts {
 	uint32_t regions;             /* registered now */
@@ -13,17 +16,32 @@ struct fake_counts {
 	uint32_t held;                /* queue pairs whose next operation waits for release */
 };
 
+#define FAKE_RC 1u                    /* queue pairs */
+#define FAKE_ROCE_V2 2u               /* all GIDs are of RoCE v1 */
+
 struct fake_calls {
 	void (*count)(struct fake_counts *out);
 	/* One-sided operations wait, and what is posted behind them, until they are let go. */
 	void (*hold)(void);
 	void (*release)(void);
+	/* The same of SENDs, too. */
+	void (*hold_all)(void);
 	/* Every queue pair fails, with what it has under way. */
 	void (*break_all)(void);
 	/* No more than so many bytes may be registered, all in all. 0: no limit. */
 	void (*limit)(uint64_t bytes);
 	/* There are devices (again), or none. */
 	void (*plug)(int there);
+	/* The devices are without some of: FAKE_... */
+	void (*lack)(unsigned what);
 };
+
+/* NULL: FFVERBS_LIBIBVERBS names another library. */
+static inline const struct fake_calls *fake_find(void)
+{
+	void *library = dlopen(getenv("FFVERBS_LIBIBVERBS"), RTLD_NOW | RTLD_LOCAL);
+
+	return library ? dlsym(library, "fake_calls") : NULL;
+}
 
 #endif

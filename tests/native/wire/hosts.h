@@ -139,4 +139,31 @@ static inline void hosts_post(uint32_t opcode, uint64_t wr_id, uint32_t from, ui
 	CHECK_OK(ffv_post_send(hosts[0].qp, &wr, NULL));
 }
 
+/* A SEND from one to the other, checked. */
+static inline void hosts_exchange(struct ffv_qp *from, struct ffv_qp *to, unsigned n)
+{
+	CHECK_OK(post_recv(to, n, hosts[1].mr, 8192, 4096));
+	hosts_fill(&hosts[0], 0, 1000, n);
+	CHECK_OK(post_send(from, n, hosts[0].mr, 0, 1000));
+	CHECK_EQ(poll_status(hosts[1].side.cq, FFV_WC_SUCCESS).wr_id, n);
+	CHECK_EQ(poll_status(hosts[0].side.cq, FFV_WC_SUCCESS).wr_id, n);
+	hosts_check_same(0, 8192, 1000);
+}
+
+/* Goes on exchanging until both ends say that it is carried so. */
+static inline void hosts_exchange_until(const char *how)
+{
+	uint64_t deadline_ns = ffv_clock_ns() + 2 * PAIR_HANG_NS;
+	char text[2][400] = { "", "" };
+
+	for (unsigned n = 0; strncmp(text[0], how, strlen(how)) || strncmp(text[1], how, strlen(how)); n++) {
+		CHECK(ffv_clock_ns() < deadline_ns);
+		hosts_exchange(hosts[0].qp, hosts[1].qp, n);
+		hosts_describe(0, text[0]);
+		hosts_describe(1, text[1]);
+	}
+	printf("%s\n%s\n", text[0], text[1]);
+	fflush(stdout);
+}
+
 #endif

@@ -1,6 +1,5 @@
 /* Large messages between two hosts whose real devices (pretended ones: fake_ibverbs.c) move them from the memory of one
  * container to that of the other; and what becomes of them when the memory, a queue pair or the device goes meanwhile. */
-#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <unistd.h>
@@ -11,13 +10,6 @@
 #define LENGTH (1u << 20)
 
 static const struct fake_calls *fake;
-
-static void find_fake(void)
-{
-	void *library = dlopen(getenv("FFVERBS_LIBIBVERBS"), RTLD_NOW | RTLD_LOCAL);
-
-	CHECK(library && (fake = dlsym(library, "fake_calls")));
-}
 
 static struct fake_counts counted(void)
 {
@@ -421,7 +413,7 @@ static void test_windows(void)
 
 int main(void)
 {
-	find_fake();
+	CHECK((fake = fake_find()));
 	qp_timeout = 18; /* 1.1 s, eight times: longer than a real queue pair takes to be replaced */
 	hosts_open();
 	test_moved();

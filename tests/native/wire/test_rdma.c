@@ -11,32 +11,6 @@ static void run(const char *command)
 	CHECK_EQ(system(command), 0);
 }
 
-static void exchange(struct ffv_qp *from, struct ffv_qp *to, unsigned n)
-{
-	CHECK_OK(post_recv(to, n, hosts[1].mr, 8192, 4096));
-	hosts_fill(&hosts[0], 0, 1000, n);
-	CHECK_OK(post_send(from, n, hosts[0].mr, 0, 1000));
-	CHECK_EQ(poll_status(hosts[1].side.cq, FFV_WC_SUCCESS).wr_id, n);
-	CHECK_EQ(poll_status(hosts[0].side.cq, FFV_WC_SUCCESS).wr_id, n);
-	hosts_check_same(0, 8192, 1000);
-}
-
-/* Goes on exchanging until both ends say that it is carried so. */
-static void exchange_until(const char *how)
-{
-	uint64_t deadline_ns = ffv_clock_ns() + 2 * PAIR_HANG_NS;
-	char text[2][400] = { "", "" };
-
-	for (unsigned n = 0; strncmp(text[0], how, strlen(how)) || strncmp(text[1], how, strlen(how)); n++) {
-		CHECK(ffv_clock_ns() < deadline_ns);
-		exchange(hosts[0].qp, hosts[1].qp, n);
-		hosts_describe(0, text[0]);
-		hosts_describe(1, text[1]);
-	}
-	printf("%s\n%s\n", text[0], text[1]);
-	fflush(stdout);
-}
-
 /* However many virtual queue pairs there are, one real one carries them. */
 static void test_many(void)
 {
@@ -51,7 +25,7 @@ static void test_many(void)
 		qp_connect(qps[0][i], &hosts[0].side, qps[1][i], &hosts[1].side);
 	}
 	for (unsigned i = 0; i < MANY; i++)
-		exchange(qps[0][i], qps[1][i], i);
+		hosts_exchange(qps[0][i], qps[1][i], i);
 	hosts_check_transport();
 	for (int h = 0; h < 2; h++) {
 		char command[96], count[16] = "";
@@ -71,22 +45,22 @@ static void test_many(void)
 static void test_device(void)
 {
 	hosts_connect(FFV_QPT_RC);
-	exchange_until("rdma");
+	hosts_exchange_until("rdma");
 	run("rdma link delete rxe1");
-	exchange_until("tcp");
+	hosts_exchange_until("tcp");
 	run("rdma link add rxe1 type rxe netdev veth1");
-	exchange_until("rdma");
+	hosts_exchange_until("rdma");
 	hosts_disconnect();
 }
 
 static void test_port(void)
 {
 	hosts_connect(FFV_QPT_RC);
-	exchange_until("rdma");
+	hosts_exchange_until("rdma");
 	run("ip link set veth1 down");
-	exchange_until("tcp");
+	hosts_exchange_until("tcp");
 	run("ip link set veth1 up; sh $FFV_TEST_ROUTES");
-	exchange_until("rdma");
+	hosts_exchange_until("rdma");
 	hosts_disconnect();
 }
 
@@ -116,7 +90,7 @@ static void test_memlock(void)
 	char text[400];
 
 	hosts_connect(FFV_QPT_RC);
-	exchange_until("tcp");
+	hosts_exchange_until("tcp");
 	hosts_describe(0, text);
 	CHECK(strstr(text, "KiB may be locked; raise it (ulimit -l"));
 	hosts_disconnect();
