@@ -37,6 +37,12 @@ class Carriers:
         tcp_allowed = self.settings.transport != "rdma"
         self.data.use_rdma(self.host_ip, self.settings.device, self.settings.gid_index, tcp_allowed=tcp_allowed)
 
+    def why_tcp(self, host: str) -> str:
+        """Return why nothing better than TCP was agreed on with a host, to be put behind that word."""
+        if self.reason:
+            return f", for there is no RDMA at this end: {self.reason}"
+        return f", for there is no RDMA at the other end: host {host} offers none"
+
     def offered(self) -> tuple[str, ...]:
         """Return the transports that can be had now, the best first; blocks while devices are looked for."""
         if self.settings.transport == "tcp":

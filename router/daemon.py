@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -277,9 +278,9 @@ class Router:
         found: list[dict[str, object]] = []
         for host, channel in parts.peers.channels().items():
             with contextlib.suppress(RouterError):  # it was closed this very moment
-                carrier = parts.data.describe_channel(channel)
+                carrier = parts.peers.carrier(host)
                 found.append({
-                    "host": host, "transport": carrier.replace(":", " ").split(" ")[0], "carrier": carrier,
+                    "host": host, "transport": re.split(r"\W", carrier)[0], "carrier": carrier,
                     **parts.data.channel_counters(channel),
                 })  # fmt: skip
         return found

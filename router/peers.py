@@ -78,6 +78,7 @@ class Peers:
         self._channels: dict[str, int] = {}
         self._sessions: dict[str, str] = {}
         self._hello_tenants: dict[str, str] = {}
+        self._why_tcp: dict[str, str] = {}
         self._lost: dict[str, asyncio.Task[None]] = {}
         self._attempts: dict[str, asyncio.Task[int]] = {}
         self._arrivals: dict[str, asyncio.Event] = {}
@@ -97,10 +98,14 @@ class Peers:
     def describe(self) -> dict[str, str]:
         """Return what carries the channel to each host, and why."""
         told = {}
-        for host, channel in sorted(self._channels.items()):
+        for host in sorted(self._channels):
             with contextlib.suppress(RouterError):  # it is just being closed
-                told[host] = self._data.describe_channel(channel)
+                told[host] = self.carrier(host)
         return told
+
+    def carrier(self, host: str) -> str:
+        """Return what carries the channel to a connected host, and why; RouterError if it is just being closed."""
+        return self._data.describe_channel(self._channels[host]) + self._why_tcp[host]
 
     async def channel(self, host: str, endpoints: Iterable[str]) -> int:
         """Return the channel to a host, connecting if there is none; PeerError if that cannot be done."""
@@ -222,6 +227,7 @@ class Peers:
             self._data.set_tenant(channel, hello.tenant)
             log.info("host %s is connected by %s (channel %d)", host, hello.transport, channel)
         sock.detach()
+        self._why_tcp[host] = self._carriers.why_tcp(host) if hello.transport == "tcp" else ""
         self._stop_reconnecting(host)
         if host in self._arrivals:
             self._arrivals[host].set()

@@ -198,6 +198,7 @@ def test_status_metrics_and_health_tell_of_the_traffic(stage: Stage, etcd: EtcdS
     assert told["problems"] == []
     (peer,) = told["peers"]
     assert (peer["host"], peer["transport"], peer["pairs"], peer["proxies"]) == ("b", "tcp", 1, 1)
+    assert re.match("tcp, for there is no RDMA at this end: .", peer["carrier"])
     assert peer["bytes_sent"] > 0
     status = _status.gather(str(hosts.directory("a")))
     carried = [pair for context in status["contexts"] for pair in context["qps"] if pair["path"] == "router"]
