@@ -178,7 +178,8 @@ class EtcdClient:
                     snapshot = await self.get_prefix(prefix)
                     position = snapshot.revision
                     yield snapshot
-                async with WatchStream(self._connection, prefix, position + 1) as stream:
+                stream = WatchStream(self._connection, prefix, position + 1)
+                async with stream:
                     # A wiped etcd (its revision is below ours) lets a watch wait in silence for a revision of its far
                     # future; one that has passed our revision again is told by its marker. Both are asked of the
                     # whole cluster, after the watch stands: the member at hand may just lag behind.
@@ -201,12 +202,18 @@ class EtcdClient:
                     stream.leave()
                 yield Cut(str(error))
                 await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, PAUSE_MAX_S)
+                pause_s, denied = min(2 * pause_s, PAUSE_MAX_S), False
             except RegistryDeniedError:
                 # A watch with a token that etcd has lost is refused in the same words as a forbidden one.
-                if denied or stream is None or not await self._connection.renew(stream.token):
+                if denied or stream is None:
                     raise
-                denied = True
+                try:
+                    denied = await self._connection.renew(stream.token)
+                except RegistryUnavailableError:  # it has gone again: so the next watch is refused, or cut
+                    await asyncio.sleep(pause_s)
+                    continue
+                if not denied:
+                    raise
 
     async def _life(self) -> tuple[bytes | None, int]:
         """Return the cluster's marker, written where there was none (None where we may not), and its revision."""

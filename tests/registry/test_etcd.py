@@ -403,11 +403,23 @@ async def test_tokens_that_a_restart_has_lost_are_renewed(etcd: EtcdServer) -> N
         assert reader.snapshots == 1
 
 
+async def test_a_watch_renews_the_token_that_a_restart_has_lost(etcd: EtcdServer) -> None:
+    """It alone: no call has done so before."""
+    etcd.enable_users()
+    async with client(etcd.address, user="router") as store, Reader(store, P) as reader:
+        await reader.until(lambda it: it.resumed == 1)
+        etcd.kill()
+        await reader.until(lambda it: it.cuts > 0)
+        etcd.start()
+        await reader.until(lambda it: it.resumed == 2)
+        assert reader.snapshots == 1
+
+
 async def test_tokens_that_expire_are_renewed(tmp_path: Path) -> None:
     for words in (["genrsa", "-out", "key.pem", "2048"], ["rsa", "-in", "key.pem", "-pubout", "-out", "public.pem"]):
         subprocess.run(["openssl", *words], cwd=tmp_path, check=True, capture_output=True)
     keys = f"pub-key={tmp_path}/public.pem,priv-key={tmp_path}/key.pem"
-    etcd = EtcdServer("--auth-token", f"jwt,{keys},sign-method=RS256,ttl=1s")
+    etcd = EtcdServer("--auth-token", f"jwt,{keys},sign-method=RS256,ttl=3s")
     try:
         etcd.start()
         etcd.enable_users()
@@ -416,7 +428,7 @@ async def test_tokens_that_expire_are_renewed(tmp_path: Path) -> None:
                 await store.put(f"{P}{number}", b"")
                 async with WatchStream(store._connection, P, 1) as stream:
                     await stream.next()
-                await asyncio.sleep(1.1)
+                await asyncio.sleep(3.1)
                 async with Reader(store, P) as reader:
                     await reader.until(lambda it: it.resumed == 1)
     finally:
