@@ -542,7 +542,7 @@ def test_waiting_runs_signal_handlers_and_other_threads(here: Ends) -> None:
     thread = threading.Thread(target=turn)
     thread.start()
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
         with pytest.raises(_InterruptError):
             CMEvent(channel)
     finally:
@@ -559,7 +559,7 @@ def test_a_synchronous_call_goes_on_after_a_signal_handler(foreign: Ends) -> Non
     foreign.client.do(cm.endpoint, foreign.address)
     finish = begin(foreign.client, "do", cm.connect_under_signals)  # type: ignore[arg-type]
     foreign.server.do(cm.next_event, keep="child")
-    foreign.server.do(cm.accept_later, 0.3)
+    foreign.server.do(cm.accept_later, 1.0)
     assert finish() > 3
 
 

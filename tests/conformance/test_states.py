@@ -258,7 +258,7 @@ def test_a_queue_drains_once_and_not_unasked(here: Pair) -> None:
 
 
 def test_what_fails_while_its_queue_drains_gives_no_event(here: Pair) -> None:
-    here.connect(rnr_retry=1, min_rnr_timer=31)
+    here.connect(rnr_retry=4, min_rnr_timer=31)  # two seconds
     here.a.post_send(Send(1), Send(2))
     here.a.modify(SQD, NOTIFY, en_sqd_async_notify=1)
     assert [done.status for done in here.a.sent(2)] == [e.IBV_WC_RNR_RETRY_EXC_ERR, e.IBV_WC_WR_FLUSH_ERR]

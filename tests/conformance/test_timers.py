@@ -13,7 +13,7 @@ RNR_EXCEEDED, RETRY_EXCEEDED = int(e.IBV_WC_RNR_RETRY_EXC_ERR), int(e.IBV_WC_RET
 # Codes of the specification's table of RNR timers, with their times.
 RNR_TIMERS_S = {1: 0.00001, 14: 0.00128, 18: 0.00512, 20: 0.01024}
 # What scheduling on a busy machine may add.
-SLACK_S = 5.0
+SLACK_S = 20.0
 
 
 def timed_failure(side: Peer, send: Send) -> tuple[int, float]:
@@ -58,8 +58,8 @@ def test_the_timer_is_the_receivers(apart: Pair) -> None:
 
 
 def test_each_request_has_its_own_patience(pair: Pair) -> None:
-    # Half a second each, and together more tries than one may have.
-    pair.connect(rnr_retry=6, min_rnr_timer=26)
+    # Two seconds each, and together more tries than one may have.
+    pair.connect(rnr_retry=6, min_rnr_timer=30)
     for i in range(4):
         pair.a.post_send(Send(i))
         pair.a.wait_until_tried(2 * (i + 1))
@@ -122,14 +122,14 @@ def test_a_peer_that_is_not_ready(apart: Pair, state: str) -> None:
 
 def test_a_peer_that_becomes_ready_in_time(apart: Pair) -> None:
     apart.create()
-    apart.a.connect(apart.to_b, timeout=20)
+    apart.a.connect(apart.to_b, timeout=23)  # half a minute
     apart.a.post_send(Send(1), apart.remote(e.IBV_WR_RDMA_WRITE, 512, wr_id=2))
     apart.b.connect(apart.to_a, state=INIT)
     apart.b.post_recv(Recv(5))
     apart.b.connect(apart.to_a, state=RTR) if apart.b.state() == INIT else None
     began = time.monotonic()
     assert [d.ok for d in apart.a.sent(2)] == [True, True]
-    assert time.monotonic() - began < 3.0, "it is served when the other side is ready, not when a timer is due"
+    assert time.monotonic() - began < 20, "it is served when the other side is ready, not when a timer is due"
     assert apart.b.received()[0].wr_id == 5
 
 

@@ -34,7 +34,7 @@ GID_INDEX = 1
 QKEY = 0x11111111
 GRH_BYTES = 40
 # How long anything that must happen may take: only there to turn a hang into a failure.
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 Piece = tuple[int, int] | tuple[int, int, int]  # offset in the side's memory, bytes, another key than the memory's
 

@@ -24,7 +24,7 @@ from tests.fuzz import scribble
 __all__ = ["Actor", "Remote", "cast", "connect", "holds", "talk"]
 
 ROOT = Path(__file__).parents[2]
-ANSWER_S = 30.0
+ANSWER_S = 60.0
 SEND, WRITE, READ = int(e.IBV_WR_SEND), int(e.IBV_WR_RDMA_WRITE), int(e.IBV_WR_RDMA_READ)
 ERR = int(e.IBV_QPS_ERR)
 

@@ -25,7 +25,7 @@ ARENA = struct.Struct("<QIIQQ16sII")
 ARENA_BYTES, MIRROR_BYTES = 1 << 34, 1 << 47
 HEADER_BYTES = scribble.HEAP
 F_ADD_SEALS, SHRINK, GROW, SEAL = 1033, 2, 4, 1
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 @dataclass(frozen=True)

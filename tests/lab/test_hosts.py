@@ -123,8 +123,8 @@ def test_impatience_in_a_cut(hosts: NetHosts, pair: Pair, cut: str) -> None:
     assert pair.a.sent()[0].ok
     before = resumptions(hosts)
     hosts.network.cut(cut)
-    pair.a.post_send(Send(2))
     began = time.monotonic()
+    pair.a.post_send(Send(2))
     assert pair.a.sent()[0].status == RETRY_EXCEEDED
     assert time.monotonic() - began >= 0.9
     hosts.network.heal(cut)
