@@ -82,7 +82,7 @@ faults: build/faults/build.ninja
 	@for entry in ffverbs/*; do \
 		case $$entry in *.so|*__pycache__) ;; *) ln -s ../../../../$$entry $(FAULTS_PACKAGE)/ ;; esac; \
 	done
-	@cp build/faults/native/ffi/_ffv*.so $(FAULTS_PACKAGE)/
+	@cp build/faults/native/ffi/_ffv*.so build/faults/native/libffv_sockets.so $(FAULTS_PACKAGE)/
 
 # What a user gets: the package built and installed into an environment of its own, away from this tree.
 $(STAMPS)/demo: $(SOURCES) | $(STAMPS)/build.packages $(VENV)/bin/python

@@ -51,7 +51,35 @@
 	X(cm_rtu_sent, "peer told, program not") \
 	X(cm_dreq_unsent, "queue pair in error, peer not told of the end") \
 	X(cm_dreq_sent, "peer told of the end, nothing heard of it") \
-	X(cm_dreq_received, "the peer's end read, program not told")
+	X(cm_dreq_received, "the peer's end read, program not told") \
+	X(rs_connect_unasked, "stream made, connection not asked for") \
+	X(rs_connect_asked, "connection asked for, answer not looked at") \
+	X(rs_connect_answered, "answer read, socket not connected yet") \
+	X(rs_accept_made, "request read and stream made, not accepted") \
+	X(rs_accept_said, "request accepted, connection in no queue") \
+	X(rs_accept_queued, "connection waits to be accepted, nobody told") \
+	X(rs_accept_taken, "connection accepted, without a number") \
+	X(rs_send_staged, "data copied, not written to the peer") \
+	X(rs_send_written, "data written to the peer, not counted as sent") \
+	X(rs_receive_copied, "data copied out, not counted as read") \
+	X(rs_receive_uncredited, "data read, its room not given back") \
+	X(rs_receive_credited, "room given back, not counted so") \
+	X(rs_shut_unsaid, "shut down for writing, peer not told") \
+	X(rs_shut_said, "peer told of the end, caller not") \
+	X(rs_close_unsaid, "number given up, peer not told of the end") \
+	X(rs_close_said, "peer told of the end, connection not given back") \
+	X(rs_mark_unsaid, "mark to be sent, peer not told") \
+	X(rs_mark_said, "mark sent, not counted") \
+	X(pre_stream_asked, "stream asked for, its TCP connection does not know it") \
+	X(pre_stream_attached, "TCP connection has its stream, neither direction uses it") \
+	X(pre_sending_begun, "sending goes by the stream, nothing sent yet") \
+	X(pre_leave_marked, "stream left, peer not told by TCP") \
+	X(pre_leave_told, "peer told by TCP that the stream is left, has not answered") \
+	X(pre_leave_answered, "both have left the stream, its rest not copied") \
+	X(pre_answer_read, "the peer has left the stream, this end not") \
+	X(pre_answer_said, "both have left the stream, the program does not know") \
+	X(pre_exec_prepared, "rest written for the next program, which is not there yet") \
+	X(pre_retired, "nobody uses the stream, it is not given back")
 
 enum ffv_fault_point {
 #define FFV_FAULT_ENUM(name, what) FFV_FAULT_##name,

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "preload/conn.h"
 
 #define MARK_NS 2000000000ull      /* a peer on another host that is cut off has not got it then, either */
@@ -73,12 +74,14 @@ void pre_attach(struct pre_conn *conn, int fd, int engine)
 		pre_become_plain(conn);
 		return;
 	}
+	FFV_FAULT(pre_stream_asked);
 	carry_over(fd, engine);
 	conn->tcp = tcp;
 	conn->engine = engine;
 	ffv_store_release(&conn->has_engine, true); /* [pre-engine] */
 	pre_handle_forks();
 	pre_attend(conn);
+	FFV_FAULT(pre_stream_attached);
 }
 
 void pre_detach(struct pre_conn *conn)
@@ -114,6 +117,7 @@ bool pre_begin_sending(struct pre_conn *conn)
 	uint64_t sent = ffv_load_relaxed(&conn->tcp_sent);
 	if (!(mask & POLLOUT) || mask & POLLHUP || sent >= MOST_BEFORE || ffv_socket_mark(conn->engine, (uint32_t)sent))
 		return false;
+	FFV_FAULT(pre_sending_begun);
 	conn->marks_sent = PRE_MARKS_BEGUN;
 	ffv_store_relaxed(&conn->tx_on_verbs, true);
 	pre_count(PRE_SENDERS);
@@ -148,12 +152,17 @@ static bool is_ring_empty(struct pre_conn *conn)
 
 void pre_retire(struct pre_conn *conn)
 {
-	if (!conn->rx_is_back || conn->marks_sent != PRE_MARKS_ENDED || !ffv_load_acquire(&conn->has_engine))
+	if (!conn->rx_is_back || !ffv_load_acquire(&conn->has_engine))
 		return;
+	/* A program that reads on by TCP passes over the urgent byte, and if it is faster than the thread that waits for that,
+	 * the thread is told nothing. */
+	if (conn->marks_sent != PRE_MARKS_ENDED)
+		pre_answer(conn);
 	pre_epoll_restore(conn);
 	pthread_mutex_lock(&conn->tx);
 	pthread_mutex_lock(&conn->lock);
-	if (conn->has_engine) {
+	FFV_FAULT(pre_retired);
+	if (conn->has_engine && conn->marks_sent == PRE_MARKS_ENDED) {
 		pre_detach(conn);
 		pre_become_plain(conn);
 	}

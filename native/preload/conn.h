@@ -129,7 +129,7 @@ void pre_let_mark_arrive(struct pre_conn *conn);
 void pre_look_at_marks(struct pre_conn *conn);
 /* tx held: what is sent from now on goes by TCP, for good. */
 void pre_end_sending(struct pre_conn *conn);
-/* If both directions are back on TCP, the stream is given up. No lock held. */
+/* If the peer is back on TCP, so is this end, and the stream is given up. No lock held. */
 void pre_retire(struct pre_conn *conn);
 /* No number any more. */
 void pre_end(struct pre_conn *conn);
@@ -140,6 +140,8 @@ void pre_end(struct pre_conn *conn);
 void pre_handle_forks(void);
 /* Looks after what the peer may ask of the connection while the program does not. */
 void pre_attend(struct pre_conn *conn);
+/* The peer has left the stream: this end does too. No lock held. */
+void pre_answer(struct pre_conn *conn);
 /* No other process has it any more, of those that had it when one forked. */
 bool pre_is_sole_holder(const struct pre_conn *conn);
 void pre_hold_no_longer(struct pre_conn *conn);

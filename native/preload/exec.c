@@ -17,6 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "preload/conn.h"
 #include "preload/pass.h"
 
@@ -135,6 +136,7 @@ static int prepare(void)
 
 	pre_go_back();
 	pre_for_each(pass_on, &file);
+	FFV_FAULT(pre_exec_prepared);
 	return file;
 }
 

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "preload/conn.h"
 #include "preload/pass.h"
 
@@ -37,7 +38,16 @@ struct pre_rest {
 static pthread_mutex_t attending = PTHREAD_MUTEX_INITIALIZER;
 static int attention_fd = -1;          /* attending; epoll: TCP sockets of connections that have streams */
 
-static void answer(struct pre_conn *conn)
+void pre_answer(struct pre_conn *conn)
+{
+	FFV_FAULT(pre_answer_read);
+	pthread_mutex_lock(&conn->tx);
+	pre_end_sending(conn);
+	pthread_mutex_unlock(&conn->tx);
+	FFV_FAULT(pre_answer_said);
+}
+
+static void on_urgent(struct pre_conn *conn)
 {
 	char byte;
 	int at_mark = 0;
@@ -51,9 +61,7 @@ static void answer(struct pre_conn *conn)
 	    !pre_real()->ioctl(conn->tcp, SIOCATMARK, &at_mark) && at_mark)
 		pre_real()->recv(conn->tcp, NULL, 1, MSG_DONTWAIT);
 	pthread_mutex_unlock(&conn->rx);
-	pthread_mutex_lock(&conn->tx);
-	pre_end_sending(conn);
-	pthread_mutex_unlock(&conn->tx);
+	pre_answer(conn);
 	pre_put(conn);
 }
 
@@ -69,7 +77,7 @@ static void *attend(void *argument)
 			return NULL;
 		for (int i = 0; i < count; i++)
 			if (events[i].events & EPOLLPRI)
-				answer(events[i].data.ptr);
+				on_urgent(events[i].data.ptr);
 	}
 }
 
@@ -128,7 +136,9 @@ static void leave(int fd, struct pre_conn *conn, void *argument)
 	for (int i = 0; i < 200 && ffv_socket_poll(conn->engine) == 0; i++)
 		usleep(100);
 	pre_end_sending(conn);
+	FFV_FAULT(pre_leave_marked);
 	pre_real()->send(conn->tcp, "", 1, MSG_OOB | MSG_DONTWAIT | MSG_NOSIGNAL);
+	FFV_FAULT(pre_leave_told);
 	pthread_mutex_unlock(&conn->tx);
 }
 
@@ -165,6 +175,7 @@ static void await_answer(int fd, struct pre_conn *conn, void *argument)
 		return;
 	while (!has_answered(conn) && ffv_clock_ns() < leaving->deadline_ns)
 		usleep(50);
+	FFV_FAULT(pre_leave_answered);
 	conn->has_left = has_answered(conn);
 	if (conn->has_left && !conn->copy)
 		copy_rest(conn);

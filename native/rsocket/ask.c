@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fault.h"
 #include "rsocket/rsocket.h"
 
 #define ASKED_NS 5000000000ull     /* so long a request may wait to be asked for */
@@ -154,11 +155,13 @@ static int make_connection(struct ffv_rs_socket *child)
 	if (rc < 0)
 		return rc;
 	child->state = FFV_RS_CONNECTING;
+	FFV_FAULT(rs_accept_made);
 	if (ffv_cm_accept(child->id, &param)) {
 		child->state = FFV_RS_FAILED;
 		child->error = ECONNABORTED;
 		child->is_dead = true;
 	}
+	FFV_FAULT(rs_accept_said);
 	return rc;
 }
 
@@ -233,8 +236,11 @@ int ffv_socket_mark(int fd, uint32_t value)
 		rc = ffv_fail(EINVAL, "a mark is of 28 bits, and there are two in a direction");
 	else if (socket->state != FFV_RS_CONNECTED || socket->fin_sent || socket->is_dead)
 		rc = ffv_fail(EPIPE, "the connection is not there, or closed for writing");
-	else
+	else {
+		FFV_FAULT(rs_mark_unsaid);
 		rc = ffv_rs_send_message(socket, FFV_RS_MARK, value);
+		FFV_FAULT(rs_mark_said);
+	}
 	if (!rc) {
 		if (!stream->marks_sent++)
 			stream->first_mark = stream->posted;

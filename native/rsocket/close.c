@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fault.h"
 #include "rsocket/rsocket.h"
 
 #define EXIT_NS 10000000000ull
@@ -42,8 +43,10 @@ int ffv_shutdown(int fd, int how)
 	} else if (socket->state != FFV_RS_CONNECTED || socket->is_dead) {
 		rc = ffv_fail(ENOTCONN, "the socket is not connected");
 	} else {
+		FFV_FAULT(rs_shut_unsaid);
 		if (how != SHUT_RD)
 			send_fin(socket);
+		FFV_FAULT(rs_shut_said);
 		if (how != SHUT_WR)
 			socket->read_shut = true;
 	}
@@ -97,8 +100,10 @@ void ffv_rs_close(struct ffv_rs_socket *socket)
 		queue = ffv_rs_take_queue(socket);
 	if (socket->state == FFV_RS_CONNECTED) {
 		ffv_rs_progress(socket);
+		FFV_FAULT(rs_close_unsaid);
 		if (!socket->is_dead)
 			say_end(socket);
+		FFV_FAULT(rs_close_said);
 		ffv_rs_progress(socket);
 		delivered = ffv_rs_is_delivered(socket);
 	}

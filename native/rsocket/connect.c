@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "rsocket/rsocket.h"
 
 /* ---- addresses ------------------------------------------------------------------------------------------------------------- */
@@ -212,7 +213,11 @@ static int request(struct ffv_rs_socket *socket)
 					   .rnr_retry_count = 7 };
 	int rc = ffv_rs_stream_create(socket, &hello);
 
-	return rc ? rc : ffv_cm_connect(socket->id, &param);
+	FFV_FAULT(rs_connect_unasked);
+	if (!rc)
+		rc = ffv_cm_connect(socket->id, &param);
+	FFV_FAULT(rs_connect_asked);
+	return rc;
 }
 
 /* What is known of the answer already. */
@@ -223,6 +228,7 @@ static int early_answer(struct ffv_rs_socket *socket)
 
 	if (rc == -EAGAIN)
 		return 0;
+	FFV_FAULT(rs_connect_answered);
 	if (!rc && told.type != FFV_CM_EVENT_ESTABLISHED)
 		rc = ffv_fail(ECONNREFUSED, "nobody listens at the address");
 	if (!rc && ffv_rs_stream_peer(socket, told.data, told.length)) {
@@ -371,6 +377,8 @@ static void on_failure(struct ffv_rs_socket *socket, uint32_t type, int status)
 
 static void on_established(struct ffv_rs_socket *socket, const void *data, uint8_t length)
 {
+	if (!socket->listener)
+		FFV_FAULT(rs_connect_answered);
 	/* Who accepted knows it from the request. */
 	if (!socket->stream.peer_ring_bytes && ffv_rs_stream_peer(socket, data, length)) {
 		ffv_cm_disconnect(socket->id);

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fault.h"
 #include "rsocket/rsocket.h"
 
 #define SEND_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE | MSG_EOR | MSG_CONFIRM | MSG_DONTROUTE)
@@ -274,6 +275,7 @@ static long receive_some(struct ffv_rs_socket *socket, struct cursor *cursor, ui
 	copy_out(stream, cursor, from, length, flags & MSG_TRUNC);
 	if (flags & MSG_PEEK)
 		return length;
+	FFV_FAULT(rs_receive_copied);
 	pthread_mutex_lock(&socket->lock);
 	ffv_store_relaxed(&stream->read_bytes, from + length);
 	ffv_rs_give_credit(socket);

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fault.h"
 #include "rsocket/rsocket.h"
 
 #define LEAST_BACKLOG 128u
@@ -124,10 +125,12 @@ void ffv_rs_on_request(struct ffv_rs_socket *listener, struct ffv_cm_id *id, con
 		rc = ffv_rs_stream_create(child, &hello);
 	if (!rc)
 		rc = ffv_rs_stream_peer(child, data, length);
+	FFV_FAULT(rs_accept_made);
 	if (rc)
 		ffv_cm_reject(id, NULL, 0);
 	else
 		rc = ffv_cm_accept(id, &param);
+	FFV_FAULT(rs_accept_said);
 	child->state = rc ? FFV_RS_FAILED : FFV_RS_CONNECTING;
 	pthread_mutex_unlock(&child->lock);
 	if (rc) {
@@ -160,6 +163,7 @@ void ffv_rs_on_child(struct ffv_rs_socket *child, bool stands)
 	child->listener = NULL;
 	pthread_mutex_lock(&listener->lock);
 	bool welcome = ffv_rs_join_queue(listener, child);
+	FFV_FAULT(rs_accept_queued);
 	if (welcome)
 		ffv_rs_kick(listener);
 	pthread_mutex_unlock(&listener->lock);
@@ -258,6 +262,7 @@ int ffv_accept4(int fd, struct sockaddr *addr, uint32_t *length, int flags)
 	int rc = flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC) ? ffv_fail(EINVAL, "unknown flags %#x", flags) :
 							   next_child(listener, &child);
 	if (!rc) {
+		FFV_FAULT(rs_accept_taken);
 		union ffv_sockaddr peer = child->id->route.addr.dst;
 		rc = listener->is_watched && !child->is_watched ? ffv_rs_make_levels(child) : 0;
 		if (!rc)

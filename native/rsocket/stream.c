@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fault.h"
 #include "rsocket/rsocket.h"
 
 #define RECV_ID (1ull << 63)       /* in wr_id: a receive request */
@@ -208,9 +209,11 @@ int ffv_rs_write(struct ffv_rs_socket *socket, const void *data, uint32_t length
 	wr[count - 1].imm_data_be = htonl(FFV_RS_IMM(FFV_RS_DATA, length));
 	if (!is_inline)
 		stream->stage_posted += length;
+	FFV_FAULT(rs_send_staged);
 	int rc = post(socket, wr, count);
 	if (rc)
 		return rc;
+	FFV_FAULT(rs_send_written);
 	ffv_store_relaxed(&stream->sent_bytes, ffv_load_relaxed(&stream->sent_bytes) + length);
 	stream->sent_messages++;
 	return 0;
@@ -253,8 +256,10 @@ void ffv_rs_give_credit(struct ffv_rs_socket *socket)
 	uint64_t units = (ffv_load_relaxed(&stream->read_bytes) - stream->credited_bytes) / FFV_RS_CREDIT_UNIT;
 
 	post_recvs(socket, 1); /* what is granted must be there */
+	FFV_FAULT(rs_receive_uncredited);
 	if (post_message(socket, FFV_RS_IMM_CREDIT(messages, (uint32_t)units), 0))
 		return;
+	FFV_FAULT(rs_receive_credited);
 	stream->credited_bytes += units * FFV_RS_CREDIT_UNIT;
 	stream->credited_messages += messages;
 }

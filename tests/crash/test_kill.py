@@ -15,6 +15,7 @@ from tests.crash import test_cm
 from tests.crash.actors import ROOT, WAIT_MS, Actor, cast
 from tests.crash.scenarios import SCENARIOS, Scenario
 from tests.crash.stage import B, Stage
+from tests.sockets.test_death import DEATHS as DEATHS_OF_SOCKETS
 
 WITHIN_S = 15.0  # mostly milliseconds; a second is what we promise, but the machine may be busy
 CASES = [
@@ -36,7 +37,7 @@ def test_every_fault_point_has_a_scenario() -> None:
     with Actor("lists") as actor:
         built_in = set(actor.call("faults"))
     assert built_in == declared_points()
-    assert built_in == reached | test_cm.POINTS
+    assert built_in == reached | test_cm.POINTS | set(DEATHS_OF_SOCKETS)
 
 
 @pytest.mark.parametrize("events", [1, 0], ids=["sleeping", "polling"])

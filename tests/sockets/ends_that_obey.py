@@ -30,7 +30,7 @@ def state(sock: socket.socket) -> bool:
 
 
 def go_over(sock: socket.socket, first: bool) -> bool:
-    """Exchange little messages until both directions of both ends go by verbs; False if they do not in time."""
+    """Exchange little messages until all four directions go by verbs; False if not in time, or the other is gone."""
     deadline = time.monotonic() + DEADLINE_S
     while time.monotonic() < deadline:
         mine = b"y" if state(sock) else b"n"
@@ -40,6 +40,8 @@ def go_over(sock: socket.socket, first: bool) -> bool:
         else:
             theirs = sock.recv(1)
             sock.sendall(mine)
+        if not theirs:
+            return False
         if mine == theirs == b"y":
             return True
     return False
