@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterable
 from socket import *  # noqa: F403
 from types import FunctionType
-from typing import IO, Any, Self
+from typing import IO, Any, NoReturn, Self
 
 from ffverbs._native import ffi, lib
 from ffverbs._rsocket_calls import Address, check, pack, retried, set_timeout, sockaddr, with_address
@@ -477,8 +477,18 @@ def fromfd(fd: int, family: int, type: int, proto: int = 0) -> socket:  # type: 
     return socket(family, type, proto, fileno=other)
 
 
+_end_at_once = os._exit
+
+
+def _exit(status: int) -> NoReturn:
+    """As os._exit; what was sent to other hosts is delivered before."""
+    lib.ffv_socket_deliver()
+    _end_at_once(status)
+
+
 def install() -> None:
     """Let the `socket` module itself make sockets of our class, for the whole process."""
+    os._exit = _exit
     _kernel.socket = socket  # type: ignore[misc]
     _kernel.fromfd = fromfd
 

@@ -19,6 +19,7 @@
 	X(int, listen, (int, int)) \
 	X(int, accept4, (int, struct sockaddr *, socklen_t *, int)) \
 	X(int, close, (int)) \
+	X(void, _exit, (int)) \
 	X(int, close_range, (unsigned, unsigned, int)) \
 	X(void, closefrom, (int)) \
 	X(int, shutdown, (int, int)) \

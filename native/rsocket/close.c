@@ -122,13 +122,13 @@ void ffv_rs_close(struct ffv_rs_socket *socket)
 
 static uint64_t exit_deadline_ns;      /* of the thread that ends the process */
 
-static bool try_lock(struct ffv_rs_socket *socket)
+bool ffv_rs_lock_at_exit(pthread_mutex_t *lock)
 {
 	struct timespec nap = { 0, 100000 };
 	bool locked;
 
 	/* Whoever ends the process may do so in a handler of a signal, and hold the lock. */
-	while (!(locked = pthread_mutex_trylock(&socket->lock) == 0) && ffv_clock_ns() < exit_deadline_ns)
+	while (!(locked = pthread_mutex_trylock(lock) == 0) && ffv_clock_ns() < exit_deadline_ns)
 		nanosleep(&nap, NULL);
 	return locked;
 }
@@ -137,7 +137,7 @@ static void deliver(struct ffv_rs_socket *socket)
 {
 	bool waits = false;
 
-	if (!try_lock(socket))
+	if (!ffv_rs_lock_at_exit(&socket->lock))
 		return;
 	if (socket->state == FFV_RS_CONNECTED && socket->stream.is_away && !socket->is_dead) {
 		ffv_rs_progress(socket);
@@ -149,7 +149,7 @@ static void deliver(struct ffv_rs_socket *socket)
 		wait_delivered(socket, exit_deadline_ns);
 }
 
-void ffv_rs_deliver(void)
+void ffv_socket_deliver(void)
 {
 	exit_deadline_ns = ffv_clock_ns() + EXIT_NS;
 	ffv_rs_for_each(deliver);

@@ -268,7 +268,8 @@ void ffv_rs_for_each_lingering(void (*function)(struct ffv_rs_socket *socket))
 	struct ffv_rs_socket *socket;
 
 	do {
-		pthread_mutex_lock(&closing);
+		if (!ffv_rs_lock_at_exit(&closing))
+			return;
 		socket = lingering;
 		if (socket)
 			lingering = socket->next;
@@ -283,7 +284,7 @@ void ffv_rs_for_each_lingering(void (*function)(struct ffv_rs_socket *socket))
 __attribute__((destructor)) static void at_exit(void)
 {
 	if (channel)
-		ffv_rs_deliver();
+		ffv_socket_deliver();
 }
 
 void ffv_rs_linger(struct ffv_rs_socket *socket)

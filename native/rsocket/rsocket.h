@@ -182,7 +182,7 @@ uint32_t ffv_rs_host(void);
 /* The completion channel of the socket is looked after by the thread, as watch.c says. */
 int ffv_rs_observe(struct ffv_rs_socket *socket);
 void ffv_rs_unobserve(struct ffv_rs_socket *socket);
-/* For those that are kept so. */
+/* For those that are kept so, by ffv_socket_deliver. */
 void ffv_rs_for_each_lingering(void (*function)(struct ffv_rs_socket *socket));
 /* Keeps a closed socket, with a reference of its own, until what it sent is delivered. */
 void ffv_rs_linger(struct ffv_rs_socket *socket);
@@ -228,8 +228,8 @@ int ffv_rs_write(struct ffv_rs_socket *socket, const void *data, uint32_t length
 void ffv_rs_close(struct ffv_rs_socket *socket);
 /* The last reference has. */
 void ffv_rs_destroy(struct ffv_rs_socket *socket);
-/* The process ends: what it has sent to other hosts is delivered before, as by the kernel afterwards. */
-void ffv_rs_deliver(void);
+/* For ffv_socket_deliver, which does not wait for a lock for ever: who calls it may hold it. */
+bool ffv_rs_lock_at_exit(pthread_mutex_t *lock);
 /* Lock held: whether all that was sent has been delivered, or cannot be any more. */
 bool ffv_rs_is_delivered(const struct ffv_rs_socket *socket);
 

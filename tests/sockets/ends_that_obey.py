@@ -99,6 +99,8 @@ def obey(sock: socket.socket, first: bool, command: list[object]) -> object:
             return state(sock)
         case ["become", str(program), bool(is_inherited)]:
             become(program, sock, is_inherited)
+        case ["end at once"]:
+            os._exit(0)
         case ["pass on"]:
             return pass_on(sock)
         case _:

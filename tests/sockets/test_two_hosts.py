@@ -154,11 +154,15 @@ def test_data_needs_no_network_of_containers(connection: Connection, containers:
             containers.network.heal("b")
 
 
-def test_what_was_sent_arrives_though_the_sender_ends(connection: Connection) -> None:
+@pytest.mark.parametrize("at_once", [False, True], ids=["exit", "_exit"])
+def test_what_was_sent_arrives_though_the_sender_ends(connection: Connection, at_once: bool) -> None:
     with connection as (server, client):
         assert client.do("send", 200_000) == 200_000  # fits into the ring
         assert client.process.stdin is not None
-        client.process.stdin.close()
+        if at_once:
+            client.tell("end at once")
+        else:
+            client.process.stdin.close()
         assert client.process.wait(HANG_SECONDS) == 0
         assert server.do("receive", 300_000) == 200_000  # and then the end
 

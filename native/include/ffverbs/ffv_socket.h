@@ -41,6 +41,9 @@ int ffv_socket_dup(int fd, int new_fd);
 /* Gives up one number, and with the last one the connection: gracefully, or as SO_LINGER says. Data that was not read, and
  * SO_LINGER with 0 seconds, reset it. What was sent is delivered, also to another host: exit() waits for that. The number is closed in the kernel as well. */
 int ffv_close_socket(int fd);
+/* What exit() does: says the end on connections to other hosts and waits, at most 10 s, until what was sent on them is delivered. For
+ * who ends the process without exit(), also in a handler of a signal: the kernel would deliver it afterwards, but does not know of it. */
+void ffv_socket_deliver(void);
 
 /* ---- connecting -------------------------------------------------------------------------------------------------- */
 
