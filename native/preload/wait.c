@@ -176,7 +176,13 @@ static int wait_round(struct round *round, const struct timespec *timeout, const
 	for (;;) {
 		if (ready || at_once) {
 			told = pre_real()->ppoll(round->kernel, round->count, &none, mask);
-			return told < 0 ? told : sum_up(round);
+			told = told < 0 ? told : sum_up(round);
+			if (told || at_once)
+				return told;
+			/* What the kernel had told of is the stream's to tell by now. */
+			ready = look_at_streams(round);
+			if (ready)
+				continue;
 		}
 		nfds_t armed = arm_all(round);
 		bool sleeps = armed == round->num_watched;
