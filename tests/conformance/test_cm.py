@@ -238,7 +238,7 @@ def check_descriptors(ends: Ends, before: list[int] | None) -> list[int]:
     return now
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_thousand_connections_one_after_another(foreign: Ends) -> None:
     foreign.server.do(cm.endpoint, foreign.address, listening=True)
     before = None
@@ -249,7 +249,6 @@ def test_a_thousand_connections_one_after_another(foreign: Ends) -> None:
         before = check_descriptors(foreign, before)
 
 
-@pytest.mark.timeout(120)
 def test_two_hundred_connections_at_once(foreign: Ends) -> None:
     foreign.server.do(cm.listen, foreign.address)
     before = None
