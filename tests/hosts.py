@@ -18,7 +18,7 @@ from tests.ports import free_port
 __all__ = ["Hosts"]
 
 _ROOT = Path(__file__).parents[1]
-_START_S = 90.0
+_START_S = 300.0
 
 
 class Hosts:
@@ -38,7 +38,7 @@ class Hosts:
         if not registry:
             self._write_registry()
         for name in names:
-            self.directory(name).mkdir(mode=0o700)
+            self.make_directory(name)
             self.start(name)
         for name in names:
             self.wait(name)
@@ -66,6 +66,9 @@ class Hosts:
     def directory(self, name: str) -> Path:
         return self.folder / name
 
+    def make_directory(self, name: str) -> None:
+        self.directory(name).mkdir(mode=0o700)
+
     def environment(self, name: str, ip: str = "") -> dict[str, str]:
         """Return what makes a process a container of the host, with an address that is not the host's first."""
         return {"FFVERBS_DIR": str(self.directory(name)), "FFVERBS_IP": ip or self.container_ip(name)}
@@ -82,20 +85,24 @@ class Hosts:
         cluster = {"schema": 1, "serial": 1, "hosts": hosts, "containers": containers}
         (self.folder / "cluster.json").write_text(json.dumps(cluster), encoding="utf-8")
 
-    def start(self, name: str, *more: str) -> None:
-        """Start the router of a host; `wait` until it routes."""
-        command = [
+    def command(self, name: str, *more: str) -> list[str]:
+        """Return the command of a host's router."""
+        return [
             *self.prefix(name), sys.executable, "-m", "router", "--dir", str(self.directory(name)), "--host", name,
             "--host-ip", self.address(name), "--listen", str(self._ports[name]),
             "--registry", self.registry, "--cluster-secret-file", str(self.folder / "secret"), "--http", "off",
             "--drain-seconds", "0.5",
             *self.options(), *self.more, *more,
         ]  # fmt: skip
+
+    def start(self, name: str, *more: str) -> None:
+        """Start the router of a host; `wait` until it routes."""
         log = open(self.folder / f"{name}.log", "ab")  # noqa: SIM115, the router's
         with log:
             self._routers[name] = subprocess.Popen(
-                command, cwd=_ROOT, env={**os.environ, "PYTHONPATH": str(_ROOT)}, stdout=log, stderr=log
-            )
+                self.command(name, *more),
+                cwd=_ROOT, env={**os.environ, "PYTHONPATH": str(_ROOT)}, stdout=log, stderr=log,
+            )  # fmt: skip
 
     def log(self, name: str) -> str:
         """Return what the router said."""

@@ -32,6 +32,7 @@ from tests.registry.servers import EtcdServer, running_etcd
 
 RETRY_EXCEEDED = int(e.IBV_WC_RETRY_EXC_ERR)
 ROOT = Path(__file__).parents[2]
+PRETENDED = str(ROOT / "build/plain/tests/native/wire/libfake_ibverbs.so")  # two devices at 192.0.2.1 and 192.0.2.2
 
 
 class Stage:
@@ -236,12 +237,13 @@ def test_status_says_what_carries_a_pair_whatever_the_registry_says_now(stage: S
 # ---- bad input ------------------------------------------------------------------------------------------------------
 
 
-def route(folder: Path, *words: str, registry: str) -> subprocess.CompletedProcess[str]:
+def route(folder: Path, *words: str, registry: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a router that is expected to end by itself."""
     return subprocess.run(
         [sys.executable, "-m", "router", "--dir", str(folder), "--host", "a", "--host-ip", "127.0.0.1",
          "--listen", str(free_port()), "--http", "off", "--registry", registry, *words],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **env}, capture_output=True, text=True, timeout=60,
+        check=False,
     )  # fmt: skip
 
 
@@ -267,6 +269,27 @@ def test_a_router_that_cannot_start_says_why_in_a_line(
     last = ended.stderr.strip().splitlines()[-1]
     assert ended.returncode == status, ended.stderr
     assert re.search(text, last), ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "library", "text"),
+    [
+        ([], "/nonexistent", "libibverbs"),
+        ([], PRETENDED, "no RoCE v2 GID for 127.0.0.1: give its network interface that address, or say --host-ip"),
+        (["--rdma-device", "mlx5_9"], PRETENDED, "there is no RDMA device mlx5_9 here: rdma link show lists them"),
+        (["--rdma-gid-index", "900"], PRETENDED, "has no GID at index 900: .*change or drop --rdma-gid-index"),
+    ],
+)
+def test_a_router_that_shall_use_rdma_and_cannot_says_why(
+    node_directory: Path, words: list[str], library: str, text: str
+) -> None:
+    (node_directory / "cluster.json").write_text('{"schema": 1, "serial": 1, "hosts": {}, "containers": {}}')
+    registry = f"static:{node_directory}/cluster.json"
+    demanded = ["--transport", "rdma", *words]
+    ended = route(node_directory, *demanded, registry=registry, FFVERBS_LIBIBVERBS=library)
+    assert ended.returncode == 1, ended.stderr
+    assert re.search(text, ended.stderr.strip().splitlines()[-1]), ended.stderr
     assert "Traceback" not in ended.stderr
 
 

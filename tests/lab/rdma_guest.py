@@ -8,6 +8,7 @@ Says what it sees, one line a thing; an assertion that fails, or a hang, is its 
 import subprocess
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from tests.conformance.pair import ALL_ACCESS, RC, Done, Options, Pair, Peer, Re
 from tests.conformance.paths import spawn
 from tests.hosts import Hosts
 
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 SIZES = (0, 1, 64, 16384, 32769, 200_001)
 BIG = 1 << 20
 LARGE = (32769, 200_001, BIG)
@@ -93,7 +94,7 @@ def counters(hosts: Hosts) -> dict[str, int]:
 
 
 def real_regions() -> list[int]:
-    """Return how many memory regions the kernel knows on the two devices."""
+    """Return how many memory regions the kernel knows on each device."""
     shown = subprocess.run(["rdma", "resource", "show"], capture_output=True, text=True, check=True).stdout
     return [int(line.split(" mr ")[1].split()[0]) for line in shown.splitlines() if " rxe" in line]
 
@@ -131,9 +132,8 @@ def real_queue_pairs(device: str) -> int:
 def begin_writes(pair: Pair, rkey: int, addr: int, count: int = 8) -> int:
     """Post so many WRITEs of 1 MiB, all of the same bytes; return their checksum."""
     crc = pair.a.fill(BIG, 77, 0)
-    for number in range(count):
-        write = Send(number, int(e.IBV_WR_RDMA_WRITE), ((0, BIG),), remote=addr, rkey=rkey)
-        pair.a.post_send(write)
+    write = Send(0, int(e.IBV_WR_RDMA_WRITE), ((0, BIG),), remote=addr, rkey=rkey)
+    pair.a.post_send(*(replace(write, wr_id=number) for number in range(count)))
     return crc
 
 

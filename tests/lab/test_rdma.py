@@ -5,16 +5,17 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.lab import conformance
+from tests.lab.conformance import TWO_DEVICES
 from tests.lab.vm import packages
 from tests.lab.vm.machine import Machine
 
 pytestmark = [
     pytest.mark.skipif(packages.unavailable() is not None, reason=f"no machine: {packages.unavailable()}"),
-    pytest.mark.timeout(900),  # a machine among twenty other things to do
+    pytest.mark.timeout(1800),  # a machine among twenty other things to do
 ]
 
 ROOT = packages.ROOT
-TWO_DEVICES = ROOT / "tests" / "lab" / "vm" / "two_devices.sh"
 NATIVE = ROOT / "build" / "plain" / "tests" / "native" / "wire" / "wire_test_rdma"
 ENVIRONMENT = {
     "FFV_TEST_TRANSPORT": "rdma",
@@ -23,7 +24,7 @@ ENVIRONMENT = {
 }
 # Who may not lock memory beyond a limit of 64 KiB.
 LITTLE_MEMLOCK = "ulimit -l 64; exec setpriv --bounding-set=-ipc_lock --inh-caps=-ipc_lock"
-DEADLINE_S = 300.0
+DEADLINE_S = 800.0
 
 
 @pytest.fixture(scope="module", name="machine")
@@ -69,13 +70,38 @@ def test_too_little_memory_to_lock_is_named_with_the_remedy(machine: Machine) ->
     )
 
 
+def run_guest(machine: Machine, module: str) -> dict[str, str]:
+    """Run a module of the lab in the machine and return what it said of each thing."""
+    guest = [sys.executable, "-m", f"tests.lab.{module}"]
+    done = machine.run(guest, environment=packages.ENVIRONMENT, folder=ROOT, deadline_s=DEADLINE_S)
+    assert done.status == 0, done.output
+    return dict(line.split(": ", 1) for line in done.output.splitlines() if ": " in line)
+
+
+def test_a_part_of_the_conformance_suite(machine: Machine) -> None:
+    """It comes out as over tcp (conformance.py)."""
+    part = conformance.files(conformance.PART)
+    rdma = conformance.over_rdma(machine, part, print)
+    tcp = conformance.over_tcp(part, print)
+    assert len(rdma) == len(tcp) >= 50
+    assert not conformance.differences(rdma, tcp)
+
+
+def test_three_hosts_of_which_one_has_no_device(machine: Machine) -> None:
+    """Every pair works, each end says what carries and why; all hear the goodbye of a router (triangle.py)."""
+    said = run_guest(machine, "triangle")
+    assert said["a to b"].startswith("rdma rxe0 ")
+    assert said["b to a"].startswith("rdma rxe1 ")
+    for name in "ab":
+        assert said[f"{name} to c"] == "tcp, for there is no RDMA at the other end: host c offers none"
+        assert said[f"c to {name}"].startswith("tcp, for there is no RDMA at this end: ")
+        assert "has no RoCE v2 GID for 192.0.2.3: give its network interface that address" in said[f"c to {name}"]
+    assert said["goodbye"] == "heard by both"
+
+
 def test_containers_of_two_hosts(machine: Machine) -> None:
     """Real routers and processes: every operation by RDMA, which is taken away and comes again (rdma_guest.py)."""
-    environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    guest = [sys.executable, "-m", "tests.lab.rdma_guest"]
-    done = machine.run(guest, environment=environment, folder=ROOT, deadline_s=DEADLINE_S)
-    assert done.status == 0, done.output
-    said = dict(line.split(": ", 1) for line in done.output.splitlines() if ": " in line)
+    said = run_guest(machine, "rdma_guest")
     assert said["carried"].startswith("rdma rxe0 port 1 GID index ")
     assert said["real queue pairs"] == "1 1"
     assert int(said["one-sided"]) > 2_000_000

@@ -106,6 +106,19 @@ class Command:
             ) from None
         return Result(status, self.output)
 
+    def follow(self, heard: Callable[[str], None], deadline_s: float) -> Result:
+        """Wait for its end, and hand on what it writes as it comes; MachineError as by `wait`."""
+        told, until = 0, time.monotonic() + deadline_s
+        while not self._machine.has_ended(self._number) and time.monotonic() < until:
+            output = self.output
+            if output[told:]:
+                heard(output[told:])
+            told = len(output)
+            time.sleep(0.2)  # the guest's files tell nobody when they grow
+        result = self.wait(max(0.0, until - time.monotonic()))
+        heard(result.output[told:])
+        return result
+
     def wait_while_growing(self, path: Path, stall_s: float) -> bool:
         """Wait until it ends (True) or `path` has grown (False); MachineError if neither happens in `stall_s`."""
         size, deadline = path.stat().st_size, time.monotonic() + stall_s

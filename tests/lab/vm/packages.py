@@ -5,6 +5,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 UNPACKED = ROOT / "build" / "lab"
+# For Python programs of this tree in a machine: the tree is read-only there, and everything takes its time.
+ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONUNBUFFERED": "1",
+    "FFVERBS_TEST_PATIENCE": "3",
+}
 HINT = "make build/stamps/lab.packages (or tests/setup/system_packages.sh lab build) fetches it"
 
 
