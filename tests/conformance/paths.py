@@ -22,6 +22,7 @@ from typing import Any, Protocol, cast
 from ffverbs import _containers as containers
 from tests.conformance.pair import DEADLINE_S, Pair, Peer
 from tests.hosts import Hosts
+from tests.lab.vm.mailbox import Mailbox
 
 __all__ = ["PATHS", "REMOTE", "Workers", "begin", "contain", "serve", "spawn"]
 
@@ -30,7 +31,7 @@ RDMA = tuple(filter(None, os.environ.get("FFVERBS_TEST_RDMA", "").split(",")))
 REMOTE = ("tcp", *(("rdma",) if RDMA else ()))
 PATHS = ("self", "contexts", "threads", "processes", "fork", "containers", *REMOTE)
 _ANSWER_S = 3 * DEADLINE_S
-_START_S = 90.0
+_START_S = 300.0
 _ROOT = Path(__file__).parents[2]
 
 
@@ -38,7 +39,7 @@ class _Answer(Protocol):
     def __call__(self) -> Any: ...
 
 
-def serve(connection: Connection, peer: Peer | None = None) -> None:
+def serve(connection: Connection | Mailbox, peer: Peer | None = None) -> None:
     """Obey until the other end hangs up: what a worker does."""
     peer = peer or Peer()
     while True:
@@ -56,8 +57,15 @@ def serve(connection: Connection, peer: Peer | None = None) -> None:
 class _Remote:
     """Stand-in for a Peer in another process."""
 
-    def __init__(self, connection: Connection, kill: Callable[[], None], end: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        connection: Connection | Mailbox,
+        kill: Callable[[], None],
+        end: Callable[[], str],
+        answer_s: float = _ANSWER_S,
+    ) -> None:
         self._connection = connection
+        self._answer_s = answer_s
         self._kill = kill
         self._how_it_ended = end
         self.broken = False
@@ -70,9 +78,9 @@ class _Remote:
         return self._finish
 
     def _finish(self) -> Any:
-        if not self._connection.poll(_ANSWER_S):
+        if not self._connection.poll(self._answer_s):
             self.broken = True
-            raise TimeoutError(f"the worker did not answer within {_ANSWER_S} s")
+            raise TimeoutError(f"the worker did not answer within {self._answer_s} s")
         try:
             good, value = self._connection.recv()
         except (EOFError, ConnectionError) as error:

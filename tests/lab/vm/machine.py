@@ -64,6 +64,18 @@ class Cable:
         a, b = folder / "wire-1", folder / "wire-2"
         return cls(a, b, 1), cls(b, a, 2)
 
+    @property
+    def _away(self) -> Path:
+        return self.local.with_suffix(".cut")
+
+    def cut(self) -> None:
+        """Let nothing arrive at this end any more; nobody is told, and what is sent to it is lost."""
+        self.local.rename(self._away)
+
+    def heal(self) -> None:
+        """Let everything arrive again."""
+        self._away.rename(self.local)
+
 
 ALONE = """
 ip link add veth0 mtu 4300 type veth peer name veth1 mtu 4300
@@ -201,6 +213,12 @@ class Machine:
         if self._port:
             self._port.close()
         shutil.rmtree(self._home)
+
+    def kill(self) -> None:
+        """End it as a loss of power does: at once, and nothing in it is told."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
 
     def __enter__(self) -> Self:
         try:
