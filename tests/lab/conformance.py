@@ -57,7 +57,8 @@ def _parameters(item: pytest.Item) -> dict[str, object]:
 def select_and_run(path: str, more: list[str], outcomes: Path) -> None:
     """Run the tests of one path in this process, and write down what came of each."""
     selection = Selection(path)
-    pytest.main(["-v", "--tb=short", "-p", "no:cacheprovider", *more], plugins=[selection])
+    patient = ["-o", "timeout=1200"]  # a test that is ended by its time takes all with it
+    pytest.main(["-v", "--tb=short", "-p", "no:cacheprovider", *patient, *more], plugins=[selection])
     outcomes.write_text(json.dumps(selection.outcomes), encoding="utf-8")
 
 
