@@ -160,6 +160,7 @@ void ffv_rs_destroy(struct ffv_rs_socket *socket)
 {
 	if (socket->id && (socket->state == FFV_RS_CONNECTED || socket->state == FFV_RS_CONNECTING))
 		ffv_cm_disconnect(socket->id);
+	ffv_rs_drop_datagrams(socket);
 	ffv_rs_stream_destroy(socket);
 	ffv_rs_drop_id(socket);
 	ffv_rs_drop_levels(socket);

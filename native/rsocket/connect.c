@@ -34,8 +34,7 @@ int ffv_rs_give_address(const struct ffv_rs_socket *socket, const union ffv_sock
 	return 0;
 }
 
-static int take_address(const struct ffv_rs_socket *socket, const struct sockaddr *addr, uint32_t length,
-			union ffv_sockaddr *out)
+int ffv_rs_take_address(const struct ffv_rs_socket *socket, const struct sockaddr *addr, uint32_t length, union ffv_sockaddr *out)
 {
 	if (!addr || length < sizeof addr->sa_family)
 		return ffv_fail(EINVAL, "no address was given");
@@ -94,7 +93,7 @@ int ffv_rs_need_id(struct ffv_rs_socket *socket)
 	if (!rc)
 		rc = ffv_cm_create_channel(&socket->own_channel);
 	if (!rc)
-		rc = ffv_cm_create_id(socket->own_channel, &socket->id, socket, FFV_PS_TCP);
+		rc = ffv_cm_create_id(socket->own_channel, &socket->id, socket, socket->is_datagram ? FFV_PS_UDP : FFV_PS_TCP);
 	if (!rc && socket->options.reuse_addr)
 		rc = ffv_cm_set_option(socket->id, FFV_OPTION_ID, FFV_OPTION_ID_REUSEADDR, &socket->options.reuse_addr,
 				       sizeof(int));
@@ -118,10 +117,12 @@ int ffv_bind(int fd, const struct sockaddr *addr, uint32_t length)
 	if (socket->is_bound || socket->state != FFV_RS_IDLE)
 		rc = ffv_fail(EINVAL, "the socket is bound already");
 	else
-		rc = take_address(socket, addr, length, &socket->bound);
+		rc = ffv_rs_take_address(socket, addr, length, &socket->bound);
 	if (!rc) {
 		socket->is_bound = true;
 		rc = ffv_rs_need_id(socket);
+		if (!rc && socket->is_datagram && (rc = ffv_rs_open_datagrams(socket, fd)))
+			ffv_rs_drop_id(socket);
 		socket->is_bound = rc == 0;
 	}
 	pthread_mutex_unlock(&socket->lock);
@@ -138,7 +139,9 @@ static int name(int fd, bool peer, struct sockaddr *addr, uint32_t *length)
 	if (!socket)
 		return -EBADF;
 	pthread_mutex_lock(&socket->lock);
-	if (peer && (socket->state != FFV_RS_CONNECTED || socket->is_dead))
+	if (peer && ffv_rs_datagram_peer(socket))
+		rc = ffv_rs_give_address(socket, ffv_rs_datagram_peer(socket), addr, length);
+	else if (peer && (socket->state != FFV_RS_CONNECTED || socket->is_dead))
 		rc = ffv_fail(ENOTCONN, "the socket is not connected");
 	else if (peer)
 		rc = ffv_rs_give_address(socket, &socket->id->route.addr.dst, addr, length);
@@ -272,7 +275,7 @@ static int begin(struct ffv_rs_socket *socket, int fd, const struct sockaddr *ad
 	struct ffv_cm_channel *shared;
 	union ffv_sockaddr dst;
 	bool is_asking = false;
-	int rc = take_address(socket, addr, length, &dst);
+	int rc = ffv_rs_take_address(socket, addr, length, &dst);
 
 	if (rc)
 		return rc;
@@ -333,12 +336,32 @@ static int may_begin(struct ffv_rs_socket *socket)
 	}
 }
 
+static int connect_datagrams(struct ffv_rs_socket *socket, const struct sockaddr *addr, uint32_t length)
+{
+	bool is_dissolved = addr && length >= sizeof addr->sa_family && addr->sa_family == AF_UNSPEC;
+	union ffv_sockaddr peer;
+	int rc = is_dissolved ? 0 : ffv_rs_take_address(socket, addr, length, &peer);
+
+	if (!rc && !is_dissolved)
+		name_loopback(&peer);
+	pthread_mutex_lock(&socket->lock);
+	if (!rc)
+		rc = ffv_rs_connect_datagrams(socket, is_dissolved ? NULL : &peer);
+	pthread_mutex_unlock(&socket->lock);
+	return rc;
+}
+
 int ffv_connect(int fd, const struct sockaddr *addr, uint32_t length)
 {
 	struct ffv_rs_socket *socket = ffv_rs_get(fd);
 
 	if (!socket)
 		return -EBADF;
+	if (socket->is_datagram) {
+		int result = connect_datagrams(socket, addr, length);
+		ffv_rs_put(socket);
+		return result;
+	}
 	pthread_mutex_lock(&socket->lock);
 	int rc = may_begin(socket);
 	if (!rc)

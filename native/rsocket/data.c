@@ -9,59 +9,11 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fault.h"
+#include "rsocket/cursor.h"
 #include "rsocket/rsocket.h"
 
 #define SEND_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE | MSG_EOR | MSG_CONFIRM | MSG_DONTROUTE)
 #define RECV_FLAGS (MSG_DONTWAIT | MSG_PEEK | MSG_WAITALL | MSG_TRUNC | MSG_CMSG_CLOEXEC | MSG_NOSIGNAL)
-
-/* Where a copy stands in a list of pieces. */
-struct cursor {
-	const struct iovec *piece;
-	size_t pieces;
-	size_t offset;
-	size_t left;               /* bytes in all of them */
-};
-
-static int start(struct cursor *cursor, const struct iovec *iov, size_t count)
-{
-	*cursor = (struct cursor){ .piece = iov, .pieces = count };
-	for (size_t i = 0; i < count; i++) {
-		if (iov[i].iov_len > (size_t)INT64_MAX - cursor->left)
-			return ffv_fail(EINVAL, "the pieces are longer than can be counted");
-		cursor->left += iov[i].iov_len;
-	}
-	return 0;
-}
-
-/* The next run of at most `most` bytes; advances. */
-static size_t take(struct cursor *cursor, size_t most, uint8_t **at)
-{
-	while (cursor->pieces && cursor->offset == cursor->piece->iov_len) {
-		cursor->piece++;
-		cursor->pieces--;
-		cursor->offset = 0;
-	}
-	if (!cursor->pieces)
-		return 0;
-	size_t length = cursor->piece->iov_len - cursor->offset;
-	length = length < most ? length : most;
-	*at = (uint8_t *)cursor->piece->iov_base + cursor->offset;
-	cursor->offset += length;
-	cursor->left -= length;
-	return length;
-}
-
-static void gather(struct cursor *cursor, uint8_t *to, uint32_t length)
-{
-	uint8_t *from = NULL;
-
-	while (length) {
-		uint32_t run = (uint32_t)take(cursor, length, &from);
-		memcpy(to, from, run);
-		to += run;
-		length -= run;
-	}
-}
 
 uint64_t ffv_rs_deadline(uint64_t timeout_ns)
 {
@@ -138,7 +90,7 @@ static uint32_t stage_room(struct ffv_rs_stream *stream)
 }
 
 /* tx and lock held. Sends some: the number of bytes, 0 if there is no room. */
-static long send_piece(struct ffv_rs_socket *socket, struct cursor *cursor)
+static long send_piece(struct ffv_rs_socket *socket, struct ffv_rs_cursor *cursor)
 {
 	struct ffv_rs_stream *stream = &socket->stream;
 	uint32_t length = ffv_rs_min(cursor->left, ffv_rs_room(socket));
@@ -148,7 +100,7 @@ static long send_piece(struct ffv_rs_socket *socket, struct cursor *cursor)
 	if (!length)
 		return 0;
 	if (length <= FFV_RS_INLINE) {
-		gather(cursor, small, length);
+		ffv_rs_gather(cursor, small, length);
 		rc = ffv_rs_write(socket, small, length, true);
 		return rc ? ffv_fail(EPIPE, "the connection has ended") : (long)length;
 	}
@@ -158,7 +110,7 @@ static long send_piece(struct ffv_rs_socket *socket, struct cursor *cursor)
 		return 0;
 	uint8_t *stage = stream->stage + stream->stage_posted % FFV_RS_STAGE_BYTES;
 	pthread_mutex_unlock(&socket->lock);
-	gather(cursor, stage, length);
+	ffv_rs_gather(cursor, stage, length);
 	pthread_mutex_lock(&socket->lock);
 	rc = socket->is_dead || socket->fin_sent ? -EPIPE : ffv_rs_write(socket, stage, length, false);
 	ffv_rs_progress(socket); /* as a rule it is done */
@@ -167,7 +119,7 @@ static long send_piece(struct ffv_rs_socket *socket, struct cursor *cursor)
 
 /* Lock held. Nothing to send; or a first time to a peer that has closed, which is no error with TCP either: it is told by
  * what comes back. */
-static bool goes_nowhere(struct ffv_rs_socket *socket, struct cursor *cursor)
+static bool goes_nowhere(struct ffv_rs_socket *socket, struct ffv_rs_cursor *cursor)
 {
 	if (socket->state != FFV_RS_CONNECTED || socket->fin_sent || socket->error)
 		return false;
@@ -178,7 +130,7 @@ static bool goes_nowhere(struct ffv_rs_socket *socket, struct cursor *cursor)
 	return true;
 }
 
-static long send_all(struct ffv_rs_socket *socket, struct cursor *cursor, int flags)
+static long send_all(struct ffv_rs_socket *socket, struct ffv_rs_cursor *cursor, int flags)
 {
 	uint64_t deadline_ns = ffv_rs_deadline(socket->options.send_timeout_ns);
 	long sent = 0, rc = 0;
@@ -221,17 +173,22 @@ static long send_all(struct ffv_rs_socket *socket, struct cursor *cursor, int fl
 long ffv_sendmsg(int fd, const struct msghdr *msg, int flags)
 {
 	struct ffv_rs_socket *socket = ffv_rs_get(fd);
-	struct cursor cursor;
+	struct ffv_rs_cursor cursor;
 	long rc;
 
 	if (!socket)
 		return -EBADF;
+	if (socket->is_datagram) {
+		rc = ffv_rs_send_datagram(socket, msg, flags);
+		ffv_rs_put(socket);
+		return rc;
+	}
 	if (flags & ~SEND_FLAGS)
 		rc = ffv_fail(EOPNOTSUPP, "flags %#x are not supported in sending", flags & ~SEND_FLAGS);
 	else if (msg->msg_controllen)
 		rc = ffv_fail(EINVAL, "a stream takes no control data");
 	else
-		rc = start(&cursor, msg->msg_iov, msg->msg_iovlen);
+		rc = ffv_rs_cursor_start(&cursor, msg->msg_iov, msg->msg_iovlen);
 	if (!rc)
 		rc = send_all(socket, &cursor, flags);
 	ffv_rs_put(socket);
@@ -249,13 +206,13 @@ long ffv_send(int fd, const void *data, size_t length, int flags)
 /* ---- receiving ---------------------------------------------------------------------------------------------------------------- */
 
 /* rx held. Copies `length` bytes from position `from` on, or throws them away. */
-static void copy_out(struct ffv_rs_stream *stream, struct cursor *cursor, uint64_t from, uint32_t length, bool away)
+static void copy_out(struct ffv_rs_stream *stream, struct ffv_rs_cursor *cursor, uint64_t from, uint32_t length, bool away)
 {
 	uint8_t *to = NULL;
 
 	while (length) {
 		uint32_t at = (uint32_t)(from % stream->ring_bytes);
-		uint32_t run = (uint32_t)take(cursor, ffv_rs_min(length, stream->ring_bytes - at), &to);
+		uint32_t run = (uint32_t)ffv_rs_cursor_take(cursor, ffv_rs_min(length, stream->ring_bytes - at), &to);
 		if (!away)
 			memcpy(to, stream->ring + at, run);
 		from += run;
@@ -264,7 +221,7 @@ static void copy_out(struct ffv_rs_stream *stream, struct cursor *cursor, uint64
 }
 
 /* rx held. The number of bytes, 0 if there are none yet. */
-static long receive_some(struct ffv_rs_socket *socket, struct cursor *cursor, uint64_t peeked, int flags)
+static long receive_some(struct ffv_rs_socket *socket, struct ffv_rs_cursor *cursor, uint64_t peeked, int flags)
 {
 	struct ffv_rs_stream *stream = &socket->stream;
 	uint64_t from = ffv_load_relaxed(&stream->read_bytes) + peeked;
@@ -307,14 +264,14 @@ static long check_receiving(struct ffv_rs_socket *socket, uint64_t peeked)
 	return rc;
 }
 
-static bool is_enough(const struct ffv_rs_socket *socket, const struct cursor *cursor, uint64_t got, int flags)
+static bool is_enough(const struct ffv_rs_socket *socket, const struct ffv_rs_cursor *cursor, uint64_t got, int flags)
 {
 	if (!cursor->left)
 		return true;
 	return got && !(flags & MSG_WAITALL) && got >= (uint64_t)socket->options.receive_low_water;
 }
 
-static long receive_all(struct ffv_rs_socket *socket, struct cursor *cursor, int flags)
+static long receive_all(struct ffv_rs_socket *socket, struct ffv_rs_cursor *cursor, int flags)
 {
 	uint64_t deadline_ns = ffv_rs_deadline(socket->options.receive_timeout_ns);
 	long got = 0, rc;
@@ -353,16 +310,21 @@ static long receive_all(struct ffv_rs_socket *socket, struct cursor *cursor, int
 long ffv_recvmsg(int fd, struct msghdr *msg, int flags)
 {
 	struct ffv_rs_socket *socket = ffv_rs_get(fd);
-	struct cursor cursor;
+	struct ffv_rs_cursor cursor;
 	long rc;
 
 	if (!socket)
 		return -EBADF;
+	if (socket->is_datagram) {
+		rc = ffv_rs_receive_datagram(socket, msg, flags);
+		ffv_rs_put(socket);
+		return rc;
+	}
 	if (flags & ~RECV_FLAGS)
 		rc = flags & MSG_ERRQUEUE ? ffv_fail(EAGAIN, "a stream has no queue of errors") :
 					    ffv_fail(EINVAL, "flags %#x are not supported in receiving", flags & ~RECV_FLAGS);
 	else
-		rc = start(&cursor, msg->msg_iov, msg->msg_iovlen);
+		rc = ffv_rs_cursor_start(&cursor, msg->msg_iov, msg->msg_iovlen);
 	if (!rc)
 		rc = receive_all(socket, &cursor, flags);
 	if (rc >= 0) {

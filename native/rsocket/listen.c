@@ -12,14 +12,32 @@
 
 #define LEAST_BACKLOG 128u
 
+int ffv_rs_listen_shared(struct ffv_rs_socket *socket)
+{
+	struct ffv_cm_channel *shared;
+	int rc = ffv_rs_channel(&shared);
+
+	if (!rc && socket->own_channel) {
+		rc = ffv_cm_migrate_id(socket->id, shared);
+		if (!rc) {
+			ffv_cm_destroy_channel(socket->own_channel);
+			socket->own_channel = NULL;
+		}
+	}
+	return rc ? rc : ffv_cm_listen(socket->id, 0);
+}
+
 static int listen_as(int fd, int backlog, bool asks)
 {
 	struct ffv_rs_socket *socket = ffv_rs_get(fd);
-	struct ffv_cm_channel *shared;
 	int rc = 0;
 
 	if (!socket)
 		return -EBADF;
+	if (socket->is_datagram) {
+		ffv_rs_put(socket);
+		return ffv_fail(EOPNOTSUPP, "a datagram socket does not listen");
+	}
 	pthread_mutex_lock(&socket->lock);
 	socket->backlog = backlog > (int)LEAST_BACKLOG ? (uint32_t)backlog : LEAST_BACKLOG;
 	if (socket->state == FFV_RS_LISTENING)
@@ -36,18 +54,9 @@ static int listen_as(int fd, int backlog, bool asks)
 	} else {
 		rc = ffv_rs_need_id(socket);
 	}
-	if (!rc)
-		rc = ffv_rs_channel(&shared);
-	if (!rc && socket->own_channel) {
-		rc = ffv_cm_migrate_id(socket->id, shared);
-		if (!rc) {
-			ffv_cm_destroy_channel(socket->own_channel);
-			socket->own_channel = NULL;
-		}
-	}
 	socket->asks = asks; /* before the first request may come */
 	if (!rc)
-		rc = ffv_cm_listen(socket->id, 0);
+		rc = ffv_rs_listen_shared(socket);
 	if (!rc)
 		socket->state = FFV_RS_LISTENING;
 	ffv_rs_show(socket);

@@ -226,9 +226,9 @@ static int number_of(struct ffv_rs_socket *socket, int level, int name, int *out
 		return 0;
 	switch (name) {
 	case SO_ERROR: *out = ffv_rs_take_error(socket); ffv_rs_show(socket); return 1;
-	case SO_TYPE: *out = SOCK_STREAM; return 1;
+	case SO_TYPE: *out = socket->is_datagram ? SOCK_DGRAM : SOCK_STREAM; return 1;
 	case SO_DOMAIN: *out = socket->domain; return 1;
-	case SO_PROTOCOL: *out = IPPROTO_TCP; return 1;
+	case SO_PROTOCOL: *out = socket->is_datagram ? IPPROTO_UDP : IPPROTO_TCP; return 1;
 	case SO_ACCEPTCONN: *out = socket->state == FFV_RS_LISTENING; return 1;
 	case SO_REUSEADDR: *out = options->reuse_addr; return 1;
 	case SO_RCVBUF: *out = (int)options->ring_bytes; return 1;
@@ -276,6 +276,8 @@ static int count_bytes(struct ffv_rs_socket *socket, unsigned long request)
 	const struct ffv_rs_stream *stream = &socket->stream;
 
 	ffv_rs_progress(socket);
+	if (socket->is_datagram)
+		return request == FIONREAD ? ffv_rs_datagram_length(socket) : 0;
 	if (request == FIONREAD)
 		return (int)(ffv_load_relaxed(&stream->arrived_bytes) - ffv_load_relaxed(&stream->read_bytes));
 	return (int)(stream->stage_posted - stream->stage_completed);

@@ -31,12 +31,32 @@ static struct ffv_rs_socket *lingering;    /* lock: closing */
 
 /* ---- the thread ------------------------------------------------------------------------------------------------------------- */
 
+/* Of an id that has no socket: route.c's. */
+static void handle_route(struct ffv_cm_event *event)
+{
+	struct ffv_cm_id *id = event->id;
+	uint32_t type = event->event;
+	struct ffv_cm_ud_param answer = event->param.ud;
+	uint8_t data[256];
+
+	if (answer.private_data)
+		answer.private_data = memcpy(data, answer.private_data, answer.private_data_len);
+	ffv_cm_ack_event(event);
+	ffv_rs_on_route(id, type, &answer);
+}
+
+static bool is_of_route(const struct ffv_cm_event *event)
+{
+	return event->id->ps == FFV_PS_UDP && !event->listen_id;
+}
+
 static void handle(struct ffv_cm_event *event)
 {
 	struct ffv_cm_id *id = event->id, *listen_id = event->listen_id;
 	struct ffv_rs_socket *socket = listen_id ? listen_id->context : id->context;
 	uint32_t type = event->event;
 	uint8_t data[256];
+	/* where both kinds of parameters have it */
 	uint8_t length = event->param.conn.private_data ? event->param.conn.private_data_len : 0;
 	int status = event->status;
 
@@ -50,7 +70,9 @@ static void handle(struct ffv_cm_event *event)
 			ffv_cm_destroy_id(id);
 		return;
 	}
-	if (type == FFV_CM_EVENT_CONNECT_REQUEST)
+	if (type == FFV_CM_EVENT_CONNECT_REQUEST && socket->is_datagram)
+		ffv_rs_on_question(socket, id, data, length);
+	else if (type == FFV_CM_EVENT_CONNECT_REQUEST)
 		ffv_rs_on_request(socket, id, data, length);
 	else
 		ffv_rs_on_connection(socket, type, status, data, length);
@@ -109,7 +131,7 @@ static void *serve(void *arg)
 		if (fds[2].revents)
 			ffv_rs_look_at_observed(observed_fd);
 		while (fds[0].revents && ffv_cm_get_event(events, &event) == 0)
-			handle(event);
+			(is_of_route(event) ? handle_route : handle)(event);
 		more = look_after_lingering();
 	}
 }
@@ -135,12 +157,14 @@ static void before_fork(void)
 {
 	pthread_mutex_lock(&closing);
 	ffv_rs_before_fork();
+	ffv_rs_lock_routes();
 	pthread_mutex_lock(&shared);
 }
 
 static void after_fork_in_parent(void)
 {
 	pthread_mutex_unlock(&shared);
+	ffv_rs_unlock_routes(false);
 	ffv_rs_after_fork(false);
 	pthread_mutex_unlock(&closing);
 }
@@ -158,6 +182,7 @@ static void after_fork_in_child(void)
 	lingering = NULL;
 	wake_fd = observed_fd = -1;
 	pthread_mutex_unlock(&shared);
+	ffv_rs_unlock_routes(true);
 	ffv_rs_after_fork(true);
 	pthread_mutex_unlock(&closing);
 }
@@ -203,7 +228,7 @@ int ffv_rs_channel(struct ffv_cm_channel **out)
 	return rc;
 }
 
-int ffv_rs_domain(struct ffv_context *ctx)
+int ffv_rs_domain(struct ffv_context *ctx, struct ffv_pd **out)
 {
 	int rc = 0;
 
@@ -213,6 +238,8 @@ int ffv_rs_domain(struct ffv_context *ctx)
 		if (!rc)
 			context = ctx;
 	}
+	if (!rc)
+		*out = domain;
 	pthread_mutex_unlock(&shared);
 	return rc;
 }

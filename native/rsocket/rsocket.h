@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Stream sockets: what their files share. Process-private; on the public header of verbs and connection manager only.
+ * Sockets: what their files share. Process-private; on the public header of verbs and connection manager only.
  *
  * A connection is an RC queue pair with one completion queue and one registered block of memory a side: a ring that the
  * peer writes to, and a stage for what is sent. Data is written into the peer's ring by RDMA WRITE, the last write of a
@@ -60,7 +60,8 @@ struct ffv_rs_hello {
 	uint32_t host_be;          /* ffv_rs_host of who says it */
 };
 
-enum ffv_rs_state { FFV_RS_IDLE, FFV_RS_LISTENING, FFV_RS_CONNECTING, FFV_RS_CONNECTED, FFV_RS_FAILED };
+/* FFV_RS_DATAGRAMS: a datagram socket that is bound, of which the stream has no more than a channel, a queue and memory. */
+enum ffv_rs_state { FFV_RS_IDLE, FFV_RS_LISTENING, FFV_RS_CONNECTING, FFV_RS_CONNECTED, FFV_RS_FAILED, FFV_RS_DATAGRAMS };
 
 struct ffv_rs_options {
 	struct linger linger;
@@ -139,6 +140,8 @@ struct ffv_rs_socket {
 	struct ffv_cm_channel *own_channel; /* until it listens or connects */
 	struct ffv_rs_options options;
 	struct ffv_rs_stream stream;
+	bool is_datagram;                  /* as it was made */
+	struct ffv_rs_datagrams *datagrams; /* datagram.c; NULL until it is bound */
 	/* listening */
 	struct ffv_rs_socket *first, *last; /* connections not accepted yet */
 	uint32_t waiting;
@@ -176,7 +179,7 @@ void ffv_rs_after_fork(bool in_child);
 
 /* The channel of all connections and listeners, which the thread of this file reads. */
 int ffv_rs_channel(struct ffv_cm_channel **out);
-int ffv_rs_domain(struct ffv_context *ctx);
+int ffv_rs_domain(struct ffv_context *ctx, struct ffv_pd **out);
 /* A number that is the same for all processes of this host, and another one elsewhere. */
 uint32_t ffv_rs_host(void);
 /* The completion channel of the socket is looked after by the thread, as watch.c says. */
@@ -235,6 +238,8 @@ bool ffv_rs_is_delivered(const struct ffv_rs_socket *socket);
 
 /* ---- listen.c: called by the thread of process.c --------------------------------------------------------------------------- */
 
+/* Lock held, by any thread: the id's events come to that thread from now on, requests among them. */
+int ffv_rs_listen_shared(struct ffv_rs_socket *socket);
 void ffv_rs_on_request(struct ffv_rs_socket *listener, struct ffv_cm_id *id, const void *data, uint8_t length);
 /* The connection stands, or will not (lock not held; takes over the reference of the attempt). */
 void ffv_rs_on_child(struct ffv_rs_socket *child, bool stands);
@@ -251,6 +256,27 @@ int ffv_rs_take_error(struct ffv_rs_socket *socket);
 uint64_t ffv_rs_deadline(uint64_t timeout_ns);
 /* Lock held, before it is connected. */
 int ffv_rs_set_patience(struct ffv_rs_socket *socket);
+
+/* ---- datagram.c and route.c: datagram sockets (lock held, but for the first two) -------------------------------------------- */
+
+long ffv_rs_send_datagram(struct ffv_rs_socket *socket, const struct msghdr *msg, int flags);
+long ffv_rs_receive_datagram(struct ffv_rs_socket *socket, struct msghdr *msg, int flags);
+/* It is bound: makes what it sends and receives with. */
+int ffv_rs_open_datagrams(struct ffv_rs_socket *socket, int fd);
+void ffv_rs_drop_datagrams(struct ffv_rs_socket *socket);
+/* NULL: to no peer any more. */
+int ffv_rs_connect_datagrams(struct ffv_rs_socket *socket, const union ffv_sockaddr *peer);
+const union ffv_sockaddr *ffv_rs_datagram_peer(const struct ffv_rs_socket *socket);
+void ffv_rs_take_datagrams(struct ffv_rs_socket *socket);
+bool ffv_rs_has_datagram(const struct ffv_rs_socket *socket);
+/* Of the next one; 0 if there is none. */
+int ffv_rs_datagram_length(const struct ffv_rs_socket *socket);
+/* By the thread of process.c, no lock held; the id is destroyed. */
+void ffv_rs_on_question(struct ffv_rs_socket *socket, struct ffv_cm_id *id, const void *data, uint8_t length);
+/* By the thread of process.c, about an id of route.c: its private data is a copy. */
+void ffv_rs_on_route(struct ffv_cm_id *id, uint32_t event, const struct ffv_cm_ud_param *answer);
+void ffv_rs_lock_routes(void);
+void ffv_rs_unlock_routes(bool in_child);
 
 /* ---- ask.c: listeners that ask ---------------------------------------------------------------------------------------------- */
 
@@ -270,9 +296,17 @@ void ffv_rs_on_connection(struct ffv_rs_socket *socket, uint32_t event, int stat
 /* Lock held: an id, bound as the socket is. */
 int ffv_rs_need_id(struct ffv_rs_socket *socket);
 void ffv_rs_drop_id(struct ffv_rs_socket *socket);
+/* Reads one of the socket's family. */
+int ffv_rs_take_address(const struct ffv_rs_socket *socket, const struct sockaddr *addr, uint32_t length, union ffv_sockaddr *out);
 /* Writes an address as getsockname does. */
 int ffv_rs_give_address(const struct ffv_rs_socket *socket, const union ffv_sockaddr *from, struct sockaddr *addr,
 			uint32_t *length);
+
+/* The completion queue is one that is waited for. */
+static inline bool ffv_rs_has_completions(const struct ffv_rs_socket *socket)
+{
+	return socket->state == FFV_RS_CONNECTED || socket->state == FFV_RS_DATAGRAMS;
+}
 
 static inline uint32_t ffv_rs_min(uint64_t a, uint64_t b)
 {

@@ -73,11 +73,12 @@ static int create_queues(struct ffv_rs_socket *socket)
 int ffv_rs_stream_create(struct ffv_rs_socket *socket, struct ffv_rs_hello *hello)
 {
 	struct ffv_rs_stream *stream = &socket->stream;
+	struct ffv_pd *domain;
 	int rc = stream->channel ? 0 : ffv_rs_stream_prepare(socket);
 
 	stream->ring_bytes = socket->options.ring_bytes;
 	if (!rc)
-		rc = ffv_rs_domain(socket->id->verbs);
+		rc = ffv_rs_domain(socket->id->verbs, &domain);
 	if (!rc)
 		rc = ffv_alloc_mr(socket->id->pd, stream->ring_bytes + FFV_RS_STAGE_BYTES,
 				  FFV_ACCESS_LOCAL_WRITE | FFV_ACCESS_REMOTE_WRITE, &stream->mr);
@@ -378,6 +379,10 @@ void ffv_rs_progress(struct ffv_rs_socket *socket)
 
 	if (!stream->cq)
 		return;
+	if (socket->is_datagram) {
+		ffv_rs_take_datagrams(socket);
+		return;
+	}
 	do {
 		count = ffv_poll_cq(stream->cq, POLL_AT_ONCE, wc);
 		for (int i = 0; i < count; i++)

@@ -215,13 +215,15 @@ int ffv_socket(int domain, int type, int protocol)
 
 	if (domain != AF_INET && domain != AF_INET6)
 		return ffv_fail(EAFNOSUPPORT, "sockets are of AF_INET or AF_INET6, not %d", domain);
-	if (kind != SOCK_STREAM)
-		return ffv_fail(ESOCKTNOSUPPORT, "sockets are streams, not of type %d", kind);
-	if (protocol != 0 && protocol != IPPROTO_TCP)
-		return ffv_fail(EPROTONOSUPPORT, "stream sockets have protocol 0 or TCP, not %d", protocol);
+	if (kind != SOCK_STREAM && kind != SOCK_DGRAM)
+		return ffv_fail(ESOCKTNOSUPPORT, "sockets are of streams or datagrams, not of type %d", kind);
+	if (protocol != 0 && protocol != (kind == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP))
+		return ffv_fail(EPROTONOSUPPORT, "streams have protocol 0 or TCP, datagrams 0 or UDP, not %d", protocol);
 	struct ffv_rs_socket *socket = ffv_rs_new(domain);
 	if (!socket)
 		return ffv_fail_errno(errno, "no socket");
+	socket->is_datagram = kind == SOCK_DGRAM;
+	socket->options.v6_only = socket->is_datagram && domain == AF_INET6; /* IPv4 comes to it by UDP */
 	int fd = ffv_rs_publish(socket, type);
 	if (fd < 0)
 		ffv_rs_put(socket);

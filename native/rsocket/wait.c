@@ -37,6 +37,8 @@ static int stream_readiness(const struct ffv_rs_socket *socket)
 
 int ffv_rs_readiness(struct ffv_rs_socket *socket)
 {
+	if (socket->is_datagram)
+		return POLLOUT | (ffv_rs_has_datagram(socket) ? POLLIN : 0);
 	switch (socket->state) {
 	case FFV_RS_LISTENING:
 		return socket->first ? POLLIN : 0;
@@ -68,7 +70,7 @@ static int arm(struct ffv_rs_socket *socket)
 {
 	pthread_mutex_lock(&socket->lock);
 	socket->sleepers++;
-	if (socket->stream.cq && !socket->is_armed && socket->state == FFV_RS_CONNECTED)
+	if (socket->stream.cq && !socket->is_armed && ffv_rs_has_completions(socket))
 		socket->is_armed = ffv_req_notify_cq(socket->stream.cq, 0) == 0;
 	ffv_rs_progress(socket);
 	int mask = ffv_rs_readiness(socket);

@@ -66,7 +66,7 @@ void ffv_rs_show(struct ffv_rs_socket *socket)
 	if (!socket->is_watched)
 		return;
 	int mask = ffv_rs_readiness(socket);
-	if ((mask & (POLLIN | POLLOUT)) != (POLLIN | POLLOUT) && socket->state == FFV_RS_CONNECTED && !socket->is_armed) {
+	if ((mask & (POLLIN | POLLOUT)) != (POLLIN | POLLOUT) && ffv_rs_has_completions(socket) && !socket->is_armed) {
 		socket->is_armed = ffv_req_notify_cq(socket->stream.cq, 0) == 0;
 		ffv_rs_progress(socket);
 		mask = ffv_rs_readiness(socket);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * ffverbs: stream sockets on verbs and the connection manager. Part of the public header ffv.h.
+ * ffverbs: sockets on verbs and the connection manager. Part of the public header ffv.h.
  *
  * What the calls do is what POSIX and socket(7), tcp(7) say of their namesakes, unless it says otherwise here. They return
  * 0, a count or a descriptor, else a negative errno: the kernel's own for that failure (-EAGAIN, -EINPROGRESS,
@@ -31,7 +31,7 @@ struct ffv_rs_socket;              /* opaque: a socket that is armed */
 
 /* ---- life -------------------------------------------------------------------------------------------------------- */
 
-/* AF_INET or AF_INET6, SOCK_STREAM, with SOCK_NONBLOCK and SOCK_CLOEXEC. -EAFNOSUPPORT, -EPROTONOSUPPORT, -ESOCKTNOSUPPORT
+/* AF_INET or AF_INET6, SOCK_STREAM or SOCK_DGRAM, with SOCK_NONBLOCK and SOCK_CLOEXEC. -EAFNOSUPPORT, -EPROTONOSUPPORT, -ESOCKTNOSUPPORT
  * for others, -EMFILE. Does not open the device: that is done by the first bind, listen or connect. */
 int ffv_socket(int domain, int type, int protocol);
 /* 1 if it is the number of a socket of ours. Takes no lock; for the first look at every descriptor. */
@@ -59,6 +59,16 @@ int ffv_connect(int fd, const struct sockaddr *addr, uint32_t length);
 int ffv_getsockname(int fd, struct sockaddr *addr, uint32_t *length);
 int ffv_getpeername(int fd, struct sockaddr *addr, uint32_t *length);
 int ffv_shutdown(int fd, int how);
+
+/* ---- datagrams --------------------------------------------------------------------------------------------------- */
+
+/* A datagram socket is bound before anything else; its port is one of ffverbs, and UDP's of the same number is the caller's to
+ * have. Sending one of at most FFV_SOCKET_DATAGRAM_BYTES succeeds, or the error says why it has to go by UDP:
+ * -EINPROGRESS, whether the address has such a socket is being found out; -ECONNREFUSED, it has none; -EMSGSIZE; -EAGAIN, no
+ * room; -EOPNOTSUPP, flags or control data. So a datagram that comes may have come either way, and their order is as UDP's. One that
+ * finds no room at the receiver (SO_RCVBUF, before binding) is lost, and so are those to a socket that was closed in the last second.
+ * IPv6 sockets have no IPv4 peers here. What msg_name of ffv_recvmsg gets is the sender's address. */
+#define FFV_SOCKET_DATAGRAM_BYTES 4072u
 
 /* ---- data -------------------------------------------------------------------------------------------------------- */
 
