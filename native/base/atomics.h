@@ -32,6 +32,8 @@
 /* Plain words that another thread or process may change at this moment; what was read is checked or dropped. */
 #define ffv_word_load(p) __atomic_load_n((p), __ATOMIC_RELAXED)
 #define ffv_word_store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
+#define ffv_word_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define ffv_word_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 /* Orders earlier loads before later ones: what was read is whole if the word that says so still stands. */
 #define ffv_fence_load_load() atomic_thread_fence(memory_order_acquire)
 #define ffv_fence_store_store() atomic_thread_fence(memory_order_release)

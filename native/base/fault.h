@@ -15,6 +15,7 @@
 	X(exec_before_copy, "receive work request chosen, payload not copied") \
 	X(exec_mid_copy, "payload half copied") \
 	X(exec_after_copy, "payload copied, no completion yet") \
+	X(exec_rq_named, "shared receive work request named, not yet taken") \
 	X(exec_rq_taken, "shared receive work request taken, not yet recorded as done") \
 	X(exec_tag_taken, "tag taken, not yet recorded as done") \
 	X(exec_tag_counted, "message counted as unexpected, not yet recorded as done") \
@@ -24,6 +25,7 @@
 	X(exec_before_advance, "all completions published, send queue position not advanced") \
 	X(exec_before_unlock, "batch done, send queue still locked") \
 	X(exec_before_signal, "unlocked, event not signalled") \
+	X(poll_looked, "head of the completion queue looked at, positions passed over not yet") \
 	X(exec_staged, "chunk staged for the other side, not handed over") \
 	X(outbox_written, "frame written for the segment, not published") \
 	X(outbox_published, "frame published on the segment, nobody told") \

@@ -20,11 +20,12 @@ static bool has_room(const struct ffv_cq_ref *cq, uint64_t position, unsigned wa
 	uint64_t slots = (uint64_t)cq->index_mask + 1;
 
 	/* Signed: a position that was claimed meanwhile may be below head. There is room for it, and the CAS will fail. */
-	if ((int64_t)(position + want - ffv_load_relaxed(&cq->shm->cached_head)) <= (int64_t)slots)
+	if ((int64_t)(position + want - ffv_load_acquire(&cq->shm->cached_head)) <= (int64_t)slots)
 		return true;
 	/* [cq-consume] pairs with the release in poll: entries below head have been read, holes[] is up to date. */
 	uint64_t head = ffv_load_acquire(&cq->shm->head);
-	ffv_store_relaxed(&cq->shm->cached_head, head); /* a race only makes it older, which is safe */
+	/* [cq-consume] release: others see holes[] by it. A race only makes it older, which is safe. */
+	ffv_store_release(&cq->shm->cached_head, head);
 	return (int64_t)(position + want - head) <= (int64_t)slots;
 }
 

@@ -113,7 +113,8 @@ static inline bool ffv_cq_claim_one(struct ffv_claim *claim, const struct ffv_vi
 
 	if (ffv_unlikely(tail >> FFV_CQ_RING_SHIFT != cq->ring_number)) /* replaced, or armed: those bits are above */
 		return false;
-	if (ffv_unlikely((int64_t)(position - ffv_load_relaxed(&cq->shm->cached_head)) > (int64_t)cq->index_mask))
+	/* [cq-consume] acquire: it was another producer that saw the head. */
+	if (ffv_unlikely((int64_t)(position - ffv_load_acquire(&cq->shm->cached_head)) > (int64_t)cq->index_mask))
 		return false;
 	if (journal)
 		ffv_cq_name_claim(journal, view, cq, position, 1);

@@ -106,13 +106,14 @@ static inline bool ffv_rq_take(const struct ffv_rq_ref *rq, struct ffv_qp_shm *t
 			taker->rq_taken = FFV_TAKEN_NOT;
 			return false;
 		}
-		taker->taken_position = head;
-		taker->rq_taken = FFV_TAKEN_MAYBE; /* ordered before the CAS by the CAS */
+		ffv_word_store(&taker->taken_position, head);
+		ffv_word_store(&taker->rq_taken, (uint8_t)FFV_TAKEN_MAYBE); /* ordered before the CAS by the CAS */
+		FFV_FAULT(exec_rq_named);
 		/* [rq-take] a CAS that succeeds proves that the copy is of this position: a slot is only written again
 		 * after its position was taken and completed. */
 		if (ffv_cas(&rq->shm->head, &head, head + 1)) {
 			FFV_FAULT(exec_rq_taken);
-			taker->rq_taken = real ? FFV_TAKEN_YES : FFV_TAKEN_NOT;
+			ffv_word_store(&taker->rq_taken, (uint8_t)(real ? FFV_TAKEN_YES : FFV_TAKEN_NOT));
 			if (real)
 				return true;
 			head++;
@@ -122,7 +123,7 @@ static inline bool ffv_rq_take(const struct ffv_rq_ref *rq, struct ffv_qp_shm *t
 
 static inline void ffv_rq_forget(struct ffv_qp_shm *taker)
 {
-	taker->rq_taken = FFV_TAKEN_NOT;
+	ffv_word_store_release(&taker->rq_taken, (uint8_t)FFV_TAKEN_NOT); /* [taken] after its completion */
 }
 
 /* Work requests posted and not taken. */

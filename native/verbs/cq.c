@@ -19,8 +19,6 @@
 #include "verbs/tags.h"
 
 #define STUCK_CHECK_POLLS 16u     /* empty polls between looks at the clock: some poll in a loop, others rarely */
-#define STUCK_CHECK_NS 1000000ull /* between looks at the producers' line */
-#define STUCK_NS 20000000ull      /* a producer that is this late is taken for stopped */
 
 /* ---- life ---------------------------------------------------------------------------------------------------------------- */
 
@@ -313,57 +311,6 @@ static bool report_ex(struct ffv_cq *cq, const struct ffv_cq_ref *ring, uint64_t
 	return true;
 }
 
-/* An entry that was passed over and has been published since: its position, UINT64_MAX if there is none. */
-static uint64_t find_late(struct ffv_cq *cq)
-{
-	for (uint32_t i = 0; i < cq->num_holes; i++) {
-		uint64_t hole = ffv_load_relaxed(&cq->ref.shm->holes[i]);
-		if (cq->holes_reported & (1u << i) || !hole)
-			continue;
-		if (!ffv_cq_is_published(ffv_cq_ring_of(cq, hole - 1), hole - 1))
-			continue;
-		cq->holes_reported |= 1u << i;
-		return hole - 1;
-	}
-	return UINT64_MAX;
-}
-
-static int poll_late(struct ffv_cq *cq, int num_entries, struct ffv_wc *wc)
-{
-	uint64_t position;
-	int n = 0;
-
-	while (n < num_entries && (position = find_late(cq)) != UINT64_MAX)
-		n += report(cq, ffv_cq_ring_of(cq, position), position, &wc[n]);
-	return n;
-}
-
-/* Nothing to poll, many times in a row: is the next position claimed by somebody who does not go on? Later ones must not
- * wait for it. The slot stays out of use for good (both sides see holes[]), so that a late write cannot hurt. */
-static bool step_over_stuck(struct ffv_cq *cq)
-{
-	uint64_t tail = FFV_CQ_POSITION(ffv_load_acquire(&cq->ref.shm->tail));
-	bool later = false;
-
-	for (uint64_t p = cq->head + 1; p < tail && !later && p < cq->head + 64; p++)
-		later = ffv_cq_is_published(ffv_cq_ring_of(cq, p), p);
-	if (!later || cq->num_holes >= FFV_CQ_HOLES - 1) {
-		cq->stuck_since_ns = 0;
-		return false;
-	}
-	uint64_t now = ffv_clock_ns();
-	if (!cq->stuck_since_ns)
-		cq->stuck_since_ns = now;
-	if (now - cq->stuck_since_ns < STUCK_NS)
-		return false;
-	cq->stuck_since_ns = 0;
-	ffv_store_relaxed(&cq->ref.shm->holes[cq->num_holes], cq->head + 1);
-	ffv_store_release(&cq->ref.shm->num_holes, ++cq->num_holes); /* before head moves: [cq-consume] */
-	cq->head++;
-	ffv_store_release(&cq->ref.shm->head, cq->head);
-	return true;
-}
-
 /* After a poll: entries below head have been read before a producer writes over them. */
 static inline void move_head(struct ffv_cq *cq, uint64_t head)
 {
@@ -371,17 +318,6 @@ static inline void move_head(struct ffv_cq *cq, uint64_t head)
 	cq->empty_polls = 0;
 	/* [cq-consume] */
 	ffv_store_release(&cq->ref.shm->head, head);
-}
-
-__attribute__((noinline)) static void look_for_stuck(struct ffv_cq *cq)
-{
-	uint64_t now = ffv_clock_ns();
-
-	cq->empty_polls = 0;
-	if (now - cq->looked_ns < STUCK_CHECK_NS)
-		return;
-	cq->looked_ns = now;
-	step_over_stuck(cq);
 }
 
 /* The queue that this thread has found empty last. */
@@ -400,7 +336,7 @@ static inline void wait_a_moment(struct ffv_cq *cq)
 static int poll_empty(struct ffv_cq *cq)
 {
 	if (ffv_unlikely(++cq->empty_polls >= STUCK_CHECK_POLLS))
-		look_for_stuck(cq);
+		ffv_cq_look_for_stuck(cq);
 	if (ffv_unlikely(ffv_load_relaxed(&cq->ref.shm->overrun)))
 		return ffv_fail(EIO, "the completion queue overran: completions were lost; destroy it and its queue pairs");
 	return 0;
@@ -423,26 +359,63 @@ static inline bool find_next(struct ffv_cq *cq, uint64_t *head)
 	}
 }
 
-int ffv_poll_cq(struct ffv_cq *cq, int num_entries, struct ffv_wc *wc)
+/* The next entry to report: one that comes late, or the one at *head. False: there is none. */
+static bool next_entry(struct ffv_cq *cq, uint64_t *head, uint64_t *position)
 {
+	bool found = find_next(cq, head);
+
+	if (ffv_unlikely(cq->num_holes)) {
+		FFV_FAULT(poll_looked);
+		/* [cq-late] after the look at the head: what is late was published before what its queue pair completed next. */
+		*position = ffv_cq_find_late(cq);
+		if (*position != UINT64_MAX)
+			return true;
+	}
+	*position = *head;
+	*head += found;
+	return found;
+}
+
+/* What was polled ends at `head`, or it was nothing. Lock held. */
+static inline int end_poll(struct ffv_cq *cq, uint64_t head, int n)
+{
+	if (head != cq->head)
+		move_head(cq, head);
+	else if (n == 0)
+		n = poll_empty(cq);
+	return n;
+}
+
+static inline int poll_straight(struct ffv_cq *cq, int num_entries, struct ffv_wc *wc)
+{
+	uint64_t head = cq->head;
 	int n = 0;
 
-	if (ffv_unlikely(!cq || cq->ctx->fork_generation != ffv_fork_generation()))
-		return cq ? ffv_context_check(cq->ctx) : ffv_fail(EINVAL, "the completion queue is closed");
-	ffv_spin_token token = ffv_spin_lock(&cq->lock);
-	uint64_t head = cq->head;
-	if (ffv_unlikely(cq->num_holes))
-		n = poll_late(cq, num_entries, wc);
 	if (!ffv_cq_is_published(&cq->ref, head))
 		wait_a_moment(cq);
 	while (n < num_entries && find_next(cq, &head)) {
 		n += report(cq, &cq->ref, head, &wc[n]);
 		head++;
 	}
-	if (head != cq->head)
-		move_head(cq, head);
-	else if (n == 0)
-		n = poll_empty(cq);
+	return end_poll(cq, head, n);
+}
+
+__attribute__((noinline)) static int poll_around_holes(struct ffv_cq *cq, int num_entries, struct ffv_wc *wc)
+{
+	uint64_t head = cq->head, position;
+	int n = 0;
+
+	while (n < num_entries && next_entry(cq, &head, &position))
+		n += report(cq, ffv_cq_ring_of(cq, position), position, &wc[n]);
+	return end_poll(cq, head, n);
+}
+
+int ffv_poll_cq(struct ffv_cq *cq, int num_entries, struct ffv_wc *wc)
+{
+	if (ffv_unlikely(!cq || cq->ctx->fork_generation != ffv_fork_generation()))
+		return cq ? ffv_context_check(cq->ctx) : ffv_fail(EINVAL, "the completion queue is closed");
+	ffv_spin_token token = ffv_spin_lock(&cq->lock);
+	int n = ffv_likely(!cq->num_holes) ? poll_straight(cq, num_entries, wc) : poll_around_holes(cq, num_entries, wc);
 	ffv_spin_unlock(&cq->lock, token);
 	return n;
 }
@@ -450,34 +423,17 @@ int ffv_poll_cq(struct ffv_cq *cq, int num_entries, struct ffv_wc *wc)
 int ffv_cq_poll_ex(struct ffv_cq *cq, struct ffv_wc_ex *wc)
 {
 	ffv_spin_token token = ffv_spin_lock(&cq->lock);
-	uint64_t head = cq->head, late;
+	uint64_t head = cq->head, position;
 	int n = 0;
 
-	while (ffv_unlikely(cq->num_holes) && !n && (late = find_late(cq)) != UINT64_MAX)
-		n = report_ex(cq, ffv_cq_ring_of(cq, late), late, wc);
-	while (!n && find_next(cq, &head))
-		n = report_ex(cq, &cq->ref, head++, wc);
-	if (head != cq->head)
-		move_head(cq, head);
-	else if (n == 0)
-		n = poll_empty(cq);
+	while (!n && next_entry(cq, &head, &position))
+		n = report_ex(cq, ffv_cq_ring_of(cq, position), position, wc);
+	n = end_poll(cq, head, n);
 	ffv_spin_unlock(&cq->lock, token);
 	return n;
 }
 
 /* ---- arming ----------------------------------------------------------------------------------------------------------------- */
-
-static uint64_t first_unpublished(struct ffv_cq *cq, uint64_t end)
-{
-	uint64_t p = cq->head;
-
-	for (; p < end; p++) {
-		const struct ffv_cq_ref *ring = ffv_cq_ring_of(cq, p);
-		if (!ffv_cq_is_published(ring, p) && !(cq->num_holes && ffv_cq_is_hole_slot(ring, p)))
-			break;
-	}
-	return p;
-}
 
 void ffv_cq_disarm(struct ffv_cq *cq)
 {
@@ -501,39 +457,9 @@ int ffv_req_notify_cq(struct ffv_cq *cq, int solicited_only)
 	uint64_t end = ffv_unlikely(ffv_load_relaxed(&cq->ref.shm->moderate_count))
 			       ? ffv_cq_arm_moderated(cq, bit)
 			       : FFV_CQ_POSITION(ffv_fetch_or(&cq->ref.shm->tail, bit));
-	ffv_spin_token token = ffv_spin_lock(&cq->lock);
-	uint64_t p = first_unpublished(cq, end);
-	for (unsigned spins = 0; p < end && spins < 2000; spins++) {
-		ffv_cpu_relax();
-		p = first_unpublished(cq, end);
-	}
-	if (p < end) { /* its claimer was preempted or stopped: the service thread signals when it is there */
-		cq->watch_position = p;
-		ffv_store_release(&cq->watched, 1u);
-	}
-	ffv_spin_unlock(&cq->lock, token);
-	if (p < end)
+	if (ffv_cq_begin_watch(cq, end))
 		ffv_context_attention(cq->ctx, &cq->ctx->view, FFV_ATTENTION_CQ + cq->ref.id);
 	return 0;
-}
-
-bool ffv_cq_watch(struct ffv_cq *cq)
-{
-	bool signal = false;
-
-	if (!ffv_load_acquire(&cq->watched))
-		return false;
-	ffv_spin_token token = ffv_spin_lock(&cq->lock);
-	if (cq->head == cq->watch_position)
-		step_over_stuck(cq);
-	if (cq->head > cq->watch_position || ffv_cq_is_published(ffv_cq_ring_of(cq, cq->watch_position), cq->watch_position)) {
-		ffv_store_relaxed(&cq->watched, 0u);
-		signal = true;
-	}
-	ffv_spin_unlock(&cq->lock, token);
-	if (signal)
-		ffv_cq_signal_spurious(cq);
-	return !signal;
 }
 
 /* ---- for queue pairs ----------------------------------------------------------------------------------------------------------- */
@@ -541,10 +467,10 @@ bool ffv_cq_watch(struct ffv_cq *cq)
 void ffv_cq_clean(struct ffv_cq *cq, struct ffv_qp *qp)
 {
 	struct ffv_wc dropped;
+	uint64_t p;
 
 	ffv_spin_token token = ffv_spin_lock(&cq->lock);
-	uint64_t tail = FFV_CQ_POSITION(ffv_load_acquire(&cq->ref.shm->tail));
-	for (uint64_t p = cq->head; p < tail; p++) {
+	for (struct ffv_cq_walk walk = ffv_cq_begin_walk(cq); (p = ffv_cq_next_unpolled(cq, &walk)) != UINT64_MAX;) {
 		const struct ffv_cq_ref *ring = ffv_cq_ring_of(cq, p);
 		struct ffv_cqe_shm *cqe = &ring->ring[p & ring->index_mask];
 		if (!ffv_cq_is_published(ring, p) || (cqe->qpn_side & ~FFV_CQE_RECV) != qp->ref.qpn ||
@@ -568,9 +494,10 @@ static struct ffv_cqe_shm *entry_of_srq(const struct ffv_cq *cq, uint64_t positi
 
 void ffv_cq_forget_srq(struct ffv_cq *cq, struct ffv_srq *srq)
 {
+	uint64_t p;
+
 	ffv_spin_token token = ffv_spin_lock(&cq->lock);
-	uint64_t tail = FFV_CQ_POSITION(ffv_load_acquire(&cq->ref.shm->tail));
-	for (uint64_t p = cq->head; p < tail; p++) {
+	for (struct ffv_cq_walk walk = ffv_cq_begin_walk(cq); (p = ffv_cq_next_unpolled(cq, &walk)) != UINT64_MAX;) {
 		struct ffv_cqe_shm *cqe = entry_of_srq(cq, p, srq);
 		if (cqe)
 			cqe->qpn_side = 0;
@@ -582,12 +509,30 @@ void ffv_cq_forget_srq(struct ffv_cq *cq, struct ffv_srq *srq)
 bool ffv_cq_reports(struct ffv_cq *cq, const struct ffv_srq *srq, uint64_t position)
 {
 	bool found = false;
+	uint64_t p;
 
 	ffv_spin_token token = ffv_spin_lock(&cq->lock);
-	uint64_t tail = FFV_CQ_POSITION(ffv_load_acquire(&cq->ref.shm->tail));
-	for (uint64_t p = cq->head; p < tail && !found; p++) {
+	struct ffv_cq_walk walk = ffv_cq_begin_walk(cq);
+	while (!found && (p = ffv_cq_next_unpolled(cq, &walk)) != UINT64_MAX) {
 		const struct ffv_cqe_shm *cqe = entry_of_srq(cq, p, srq);
 		found = cqe && cqe->wqe_position == (uint32_t)position;
+	}
+	ffv_spin_unlock(&cq->lock, token);
+	return found;
+}
+
+bool ffv_cq_reports_recv(struct ffv_cq *cq, uint32_t qpn, uint64_t position)
+{
+	bool found = false;
+	uint64_t p;
+
+	ffv_spin_token token = ffv_spin_lock(&cq->lock);
+	struct ffv_cq_walk walk = ffv_cq_begin_walk(cq);
+	while (!found && (p = ffv_cq_next_unpolled(cq, &walk)) != UINT64_MAX) {
+		const struct ffv_cq_ref *ring = ffv_cq_ring_of(cq, p);
+		const struct ffv_cqe_shm *cqe = &ring->ring[p & ring->index_mask];
+		found = ffv_cq_is_published(ring, p) && cqe->qpn_side == (qpn | FFV_CQE_RECV) &&
+			cqe->wqe_position == (uint32_t)position;
 	}
 	ffv_spin_unlock(&cq->lock, token);
 	return found;
@@ -596,10 +541,11 @@ bool ffv_cq_reports(struct ffv_cq *cq, const struct ffv_srq *srq, uint64_t posit
 bool ffv_cq_reports_tag(struct ffv_cq *cq, const struct ffv_srq *srq, uint32_t slot)
 {
 	bool found = false;
+	uint64_t p;
 
 	ffv_spin_token token = ffv_spin_lock(&cq->lock);
-	uint64_t tail = FFV_CQ_POSITION(ffv_load_acquire(&cq->ref.shm->tail));
-	for (uint64_t p = cq->head; p < tail && !found; p++) {
+	struct ffv_cq_walk walk = ffv_cq_begin_walk(cq);
+	while (!found && (p = ffv_cq_next_unpolled(cq, &walk)) != UINT64_MAX) {
 		const struct ffv_cqe_shm *cqe = entry_of_srq(cq, p, srq);
 		found = cqe && cqe->opcode == FFV_WC_TM_RECV && cqe->wqe_position == slot &&
 			(cqe->flags & FFV_WC_TM_DATA_VALID || cqe->status);
@@ -610,9 +556,10 @@ bool ffv_cq_reports_tag(struct ffv_cq *cq, const struct ffv_srq *srq, uint32_t s
 
 uint64_t ffv_cq_last_completed(struct ffv_cq *cq, uint32_t qpn_side, uint64_t from)
 {
+	uint64_t p;
+
 	ffv_spin_token token = ffv_spin_lock(&cq->lock);
-	uint64_t tail = FFV_CQ_POSITION(ffv_load_acquire(&cq->ref.shm->tail));
-	for (uint64_t p = cq->head; p < tail; p++) {
+	for (struct ffv_cq_walk walk = ffv_cq_begin_walk(cq); (p = ffv_cq_next_unpolled(cq, &walk)) != UINT64_MAX;) {
 		const struct ffv_cq_ref *ring = ffv_cq_ring_of(cq, p);
 		const struct ffv_cqe_shm *cqe = &ring->ring[p & ring->index_mask];
 		if (!ffv_cq_is_published(ring, p) || cqe->qpn_side != qpn_side)

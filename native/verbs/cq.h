@@ -59,6 +59,25 @@ void ffv_cq_signal_owed(struct ffv_cq *cq);
 /* Signals the channel whether or not the queue was armed (after a death a signal may have been lost). */
 void ffv_cq_signal_spurious(struct ffv_cq *cq);
 
+/* ---- positions passed over: cq_late.c. Lock held where nothing else is said. ---- */
+/* Nothing to poll, many times in a row: is the next position claimed by somebody who does not go on? */
+void ffv_cq_look_for_stuck(struct ffv_cq *cq);
+/* A position that was passed over and has been published since; UINT64_MAX: there is none. It is reported then.
+ * [cq-late] Who has seen a later position published calls it before reporting that one. */
+uint64_t ffv_cq_find_late(struct ffv_cq *cq);
+/* Nobody will publish that position any more. Takes the lock. */
+void ffv_cq_give_up_late(struct ffv_cq *cq, uint64_t position);
+/* All positions that are claimed and not polled, published or not, in the order in which they are polled. */
+struct ffv_cq_walk { uint32_t hole; uint64_t next, tail; };
+struct ffv_cq_walk ffv_cq_begin_walk(const struct ffv_cq *cq);
+/* UINT64_MAX: there are no more. */
+uint64_t ffv_cq_next_unpolled(const struct ffv_cq *cq, struct ffv_cq_walk *walk);
+/* The queue was armed when its tail was at `end`: true if something claimed before that is to be watched by the service
+ * thread, for whoever publishes it owes no event. Takes the lock. */
+bool ffv_cq_begin_watch(struct ffv_cq *cq, uint64_t end);
+/* Service: looks after it; true while there is something to watch. Takes the lock. */
+bool ffv_cq_watch(struct ffv_cq *cq);
+
 /* ---- for others: cq.c ---- */
 /* Removes unpolled completions of a QP's send or receive side (side: FFV_CQE_RECV or 0), as modify to RESET and destroy
  * do; receive entries of a shared queue count as completed. */
@@ -70,9 +89,9 @@ void ffv_cq_forget_srq(struct ffv_cq *cq, struct ffv_srq *srq);
 bool ffv_cq_reports_tag(struct ffv_cq *cq, const struct ffv_srq *srq, uint32_t slot);
 /* True if an unpolled completion reports this position of the shared receive queue. */
 bool ffv_cq_reports(struct ffv_cq *cq, const struct ffv_srq *srq, uint64_t position);
+/* True if an unpolled completion reports this position of the receive queue that the queue pair `qpn` receives from. */
+bool ffv_cq_reports_recv(struct ffv_cq *cq, uint32_t qpn, uint64_t position);
 /* The position after the last completed one of this QP's side among the unpolled completions; `from` if there is none. */
 uint64_t ffv_cq_last_completed(struct ffv_cq *cq, uint32_t qpn_side, uint64_t from);
-/* Service: looks after claims that were unpublished when the queue was armed; true while there are some. */
-bool ffv_cq_watch(struct ffv_cq *cq);
 
 #endif

@@ -153,10 +153,11 @@ struct ffv_cq {
 	uint32_t empty_polls;         /* lock */
 	uint32_t num_holes;           /* lock: positions passed over (ref.shm->holes) */
 	_Atomic uint32_t watched;     /* armed while a claim was unpublished: the service thread looks after it */
-	uint64_t watch_position;
+	uint64_t watch_position;      /* lock: the first one not passed over; UINT64_MAX = all of them are */
+	uint64_t stuck_position;      /* lock: head when it was */
 	uint64_t stuck_since_ns;      /* lock: first seen unpublished with later ones published, 0 = not */
 	uint64_t looked_ns;           /* lock: when the producers' line was looked at last */
-	uint32_t holes_reported;      /* lock: bit i: holes[i] was published late and reported */
+	uint32_t holes_reported;      /* lock: bit i: holes[i] was published late and reported, or never will be */
 	struct ffv_comp_channel *channel;
 	void *cq_context;
 	uint32_t users;               /* context.lock */
@@ -201,7 +202,8 @@ struct ffv_rq {
 	uint32_t resource_type;       /* enum ffv_resource_type: whose that memory is */
 	uint64_t *wr_id;              /* by index */
 	_Atomic uint8_t *busy;        /* by index: FFV_SLOT_* */
-	uint64_t *late;               /* shared: by index, the position of one that was passed over */
+	bool has_takers;              /* several: work requests come back in any order */
+	uint64_t *late;               /* of such: by index, the position of one that was passed over */
 	uint32_t ring_line;
 };
 

@@ -234,6 +234,7 @@ static int allocate_rq(struct ffv_context *ctx, struct ffv_qp *qp, const struct 
 		return share_empty_rq(ctx, qp);
 	rq->pd = qp->pd;
 	rq->resource_type = FFV_RESOURCE_QP;
+	rq->has_takers = !ffv_type_is_connected(qp->type);
 	int rc = ffv_rq_create(ctx, rq, &qp->ref.shm->rq, cap->max_recv_wr, cap->max_recv_sge);
 	if (!rc)
 		qp->own_rq = rq;

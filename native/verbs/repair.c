@@ -9,7 +9,9 @@
 #include "verbs/cq.h"
 #include "verbs/qp.h"
 #include "verbs/tags.h"
-#include "verbs/xrcd.h"
+#include "verbs/taken.h"
+
+#define OWN_WAIT_NS 5000000000ull /* for our own threads, which nobody but a debugger stops */
 
 static bool is_held_by(uint64_t lock, const struct ffv_peer *dead)
 {
@@ -61,8 +63,11 @@ static void fill_claim(struct ffv_context *ctx, const struct ffv_thread_shm *thr
 	uint64_t head = ffv_load_acquire(&cq->ref.shm->head);
 	for (uint64_t p = first; p < first + count && p < tail; p++) {
 		struct ffv_cq_ref ring = ffv_cq_ring_at(cq, p);
-		if (p < head || ffv_cq_is_published(&ring, p) || ffv_cq_is_hole_slot(&ring, p) ||
-		    is_claimed_by_living(ctx, id, p))
+		if (ffv_cq_is_published(&ring, p) || is_claimed_by_living(ctx, id, p))
+			continue;
+		if (p < head)
+			ffv_cq_give_up_late(cq, p);
+		if (p < head || ffv_cq_is_hole_slot(&ring, p))
 			continue;
 		struct ffv_cqe_shm *cqe = &ring.ring[p & ring.index_mask];
 		cqe->qpn_side = 0;
@@ -73,115 +78,15 @@ static void fill_claim(struct ffv_context *ctx, const struct ffv_thread_shm *thr
 
 static void fill_claims(struct ffv_context *ctx, struct ffv_peer *dead)
 {
-	/* Threads of this process and of living peers that lost the race for a position have gone on after this. */
+	/* Threads of living peers that lost the race for a position have gone on after this, mostly; those of this process,
+	 * whose own claims nobody names, in any case. */
 	ffv_context_quiesce(ctx, 100000000);
+	ffv_context_quiesce_own(ctx, OWN_WAIT_NS);
 	for (uint32_t i = 0; i < FFV_MAX_THREADS; i++) {
 		const struct ffv_thread_shm *thread = &dead->view.arena->threads[i];
 		if (ffv_load_acquire(&thread->claim_ctx) == ctx->view.context_id)
 			fill_claim(ctx, thread);
 	}
-}
-
-/* ---- receives taken from shared queues ----------------------------------------------------------------------------------- */
-
-static bool is_taken_by_another(struct ffv_context *ctx, const struct ffv_rq *rq, uint64_t position)
-{
-	for (uint32_t i = 0; i < FFV_MAX_QP; i++) {
-		struct ffv_qp *qp = ffv_context_qp(ctx, i);
-		struct ffv_link *link = qp && qp->srq && &qp->srq->rq == rq ? ffv_qp_link(qp) : NULL;
-		if (link && (!link->peer || ffv_peer_state(link->peer) == FFV_PEER_ATTACHED) &&
-		    link->ref.shm->rq_taken != FFV_TAKEN_NOT && link->ref.shm->taken_position == position)
-			return true;
-	}
-	return false;
-}
-
-/* The entry that the dead requester had taken is completed as flushed on the QP that it was for. */
-static void flush_taken(struct ffv_context *ctx, struct ffv_qp *qp, const struct ffv_qp_shm *requester)
-{
-	struct ffv_rq *rq = ffv_qp_rq(qp);
-	uint8_t taken = requester->rq_taken;
-	uint64_t position = requester->taken_position, head = ffv_load_acquire(&rq->ref.shm->head);
-	struct ffv_exec_env env;
-	struct ffv_claim claim = { .next = 0, .end = 0 };
-
-	if (taken == FFV_TAKEN_NOT || position >= head || head - position > rq->ref.index_mask ||
-	    !ffv_load_relaxed(&rq->busy[position & rq->ref.index_mask]) || is_taken_by_another(ctx, rq, position) ||
-	    ffv_context_env(ctx, &env))
-		return;
-	if (ffv_cq_last_completed(qp->recv_cq, qp->ref.qpn | FFV_CQE_RECV, position) != position)
-		return; /* it was completed and not polled yet */
-	ffv_exec_complete_recv(&env, &qp->ref, position, FFV_WC_WR_FLUSH_ERR, &claim);
-}
-
-static void flush_taken_datagrams(struct ffv_context *ctx, struct ffv_peer *dead)
-{
-	uint32_t first = dead->view.arena->qpn_first;
-	struct ffv_qp_ref ref;
-
-	for (uint32_t i = 0; i < FFV_MAX_QP; i++) {
-		if (!ffv_load_relaxed(&dead->view.arena->qp_line[i]) || ffv_qp_ref_open(&dead->view, first + i, &ref) ||
-		    ref.type != FFV_QPT_UD || ref.shm->rq_taken == FFV_TAKEN_NOT)
-			continue;
-		uint32_t to = ffv_qp_ref_wqe(&ref, ffv_load_relaxed(&ref.shm->sq_exec))->ud.qpn;
-		struct ffv_qp *qp = to / FFV_QPN_BLOCK == ctx->block ? ffv_context_qp(ctx, to % FFV_QPN_BLOCK) : NULL;
-		if (qp && qp->type == FFV_QPT_UD)
-			flush_taken(ctx, qp, ref.shm);
-	}
-}
-
-/* ---- receives taken from XRC queues ----------------------------------------------------------------------------------------- */
-
-struct taken {
-	struct ffv_context *ctx;
-	uint32_t srqn;
-	uint64_t position;
-};
-
-static bool has_taken(void *arg, struct ffv_qp_ref *requester)
-{
-	const struct taken *taken = arg;
-
-	return requester->shm->rq_taken != FFV_TAKEN_NOT && requester->shm->taken_position == taken->position &&
-	       ffv_xrc_named(requester) == taken->srqn;
-}
-
-/* True if a living requester, ours or a peer's, may be the one that took it. */
-static bool is_taken_by_living(struct taken *taken)
-{
-	struct ffv_context *ctx = taken->ctx;
-	bool found = ffv_xrc_each_requester(&ctx->view, has_taken, taken);
-
-	pthread_mutex_lock(&ctx->lock);
-	for (struct ffv_peer *peer = ctx->peers; peer && !found; peer = peer->next)
-		found = ffv_peer_state(peer) == FFV_PEER_ATTACHED && ffv_xrc_each_requester(&peer->view, has_taken, taken);
-	pthread_mutex_unlock(&ctx->lock);
-	return found;
-}
-
-/* The entry that a dead requester had taken from a queue of ours is completed as flushed. */
-static bool flush_taken_xrc(void *arg, struct ffv_qp_ref *requester)
-{
-	struct ffv_context *ctx = arg;
-	struct taken taken = { ctx, ffv_xrc_named(requester), requester->shm->taken_position };
-	uint32_t id = taken.srqn - FFV_SRQN(ctx->block, 0u), qpn = ffv_load_relaxed(&requester->shm->dest_qpn);
-	struct ffv_srq *srq = id < FFV_MAX_SRQ ? ffv_load_acquire(&ctx->srqs[id]) : NULL;
-	struct ffv_exec_env env;
-	struct ffv_claim claim = { .next = 0, .end = 0 };
-
-	if (!srq || srq->type != FFV_SRQT_XRC || requester->shm->rq_taken == FFV_TAKEN_NOT)
-		return false;
-	struct ffv_rq *rq = &srq->rq;
-	uint64_t head = ffv_load_acquire(&rq->ref.shm->head);
-	if (taken.position >= head || head - taken.position > rq->ref.index_mask ||
-	    !ffv_load_relaxed(&rq->busy[taken.position & rq->ref.index_mask]) || is_taken_by_living(&taken) ||
-	    ffv_cq_reports(srq->cq, srq, taken.position) || ffv_context_env(ctx, &env))
-		return false;
-	struct ffv_qp_ref to = { .view = &ctx->view, .qpn = qpn & 0xffffff, .type = FFV_QPT_XRC_RECV,
-				 .recv_cq = srq->cq->ref, .rq = rq->ref };
-	ffv_exec_complete_recv(&env, &to, taken.position, FFV_WC_WR_FLUSH_ERR, &claim);
-	ffv_cq_signal_spurious(srq->cq);
-	return false;
 }
 
 /* ---- queue pairs ------------------------------------------------------------------------------------------------------------ */
@@ -228,7 +133,7 @@ static void repair_qp(struct ffv_context *ctx, struct ffv_qp *qp, struct ffv_lin
 
 	break_lock(&qp->ref.shm->exec_lock, dead);
 	if (qp->ref.rq.shared_takers)
-		flush_taken(ctx, qp, link->ref.shm);
+		ffv_taken_flush(ctx, qp, link->ref.shm);
 	ffv_tm_repair(qp, link->ref.shm);
 	move_on(qp);
 	qp->ref.shm->rq_taken = FFV_TAKEN_NOT;
@@ -268,7 +173,6 @@ void ffv_repair_after(struct ffv_context *ctx, struct ffv_peer *dead)
 		else if (qp) /* it may have executed for us as the owner of whom a datagram or an XRC request names */
 			break_lock(&qp->ref.shm->exec_lock, dead);
 	}
-	flush_taken_datagrams(ctx, dead);
-	ffv_xrc_each_requester(&dead->view, flush_taken_xrc, ctx);
+	ffv_taken_flush_named(ctx, dead);
 	ffv_attend_all(ctx);
 }

@@ -56,9 +56,8 @@ int ffv_rq_create(struct ffv_context *ctx, struct ffv_rq *rq, struct ffv_rq_shm 
 		return rc;
 	rq->wr_id = ffv_private_alloc(rq->pd, slots, sizeof *rq->wr_id, rq->resource_type);
 	rq->busy = rq->wr_id ? ffv_private_alloc(rq->pd, slots, sizeof *rq->busy, rq->resource_type) : NULL;
-	bool shared = rq->resource_type == FFV_RESOURCE_SRQ;
-	rq->late = shared ? calloc(slots, sizeof *rq->late) : NULL;
-	if (!rq->busy || (shared && !rq->late)) {
+	rq->late = rq->has_takers ? calloc(slots, sizeof *rq->late) : NULL;
+	if (!rq->busy || (rq->has_takers && !rq->late)) {
 		ffv_rq_destroy(ctx, rq);
 		return ffv_fail_context(-ENOMEM, "no memory for a receive queue of %u", max_wr);
 	}

@@ -19,6 +19,8 @@ uint32_t ffv_rq_slots(uint32_t max_wr);
 /* Gives a shared queue room for max_wr work requests, while others take from it. -EINVAL if more are out, -EBUSY if those
  * that are have no place in any ring. May call the application's allocators: no lock may be held. */
 int ffv_rq_resize(struct ffv_context *ctx, struct ffv_rq *rq, uint32_t max_wr);
+/* True if the work request at this position was taken and has not been reported. Any queue of several takers. */
+bool ffv_rq_is_out(struct ffv_rq *rq, uint64_t position);
 /* A completion reports the work request at this position of a shared queue: false if there is none. */
 bool ffv_rq_report(struct ffv_rq *rq, uint32_t position, uint64_t *wr_id);
 /* Posts a list; *waiter: a sender waits for it. Fast path. */

@@ -145,7 +145,7 @@ bool ffv_rq_report(struct ffv_rq *rq, uint32_t position, uint64_t *wr_id)
 {
 	ffv_spin_token token = ffv_spin_lock(&rq->lock);
 	uint32_t index = position & rq->ref.index_mask;
-	bool known = ffv_load_relaxed(&rq->busy[index]) != FFV_SLOT_FREE;
+	bool known = ffv_load_relaxed(&rq->busy[index]) != FFV_SLOT_FREE && (uint32_t)position_of(rq, index) == position;
 
 	if (known) {
 		*wr_id = rq->wr_id[index];
@@ -154,4 +154,15 @@ bool ffv_rq_report(struct ffv_rq *rq, uint32_t position, uint64_t *wr_id)
 	}
 	ffv_spin_unlock(&rq->lock, token);
 	return known;
+}
+
+bool ffv_rq_is_out(struct ffv_rq *rq, uint64_t position)
+{
+	ffv_spin_token token = ffv_spin_lock(&rq->lock);
+	uint32_t index = position & rq->ref.index_mask;
+	bool out = position < ffv_load_acquire(&rq->ref.shm->head) && ffv_load_relaxed(&rq->busy[index]) != FFV_SLOT_FREE &&
+		   position_of(rq, index) == position;
+
+	ffv_spin_unlock(&rq->lock, token);
+	return out;
 }

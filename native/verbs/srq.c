@@ -48,6 +48,7 @@ static int build(struct ffv_context *ctx, struct ffv_srq *srq, const struct ffv_
 	srq->shm = ffv_heap_at(&ctx->heap, srq->shm_line);
 	srq->rq.pd = srq->pd;
 	srq->rq.resource_type = FFV_RESOURCE_SRQ;
+	srq->rq.has_takers = true;
 	rc = ffv_rq_create(ctx, &srq->rq, &srq->shm->rq, attr->max_wr, attr->max_sge);
 	if (!rc)
 		rc = claim_id(ctx, srq);

@@ -22,6 +22,7 @@
 #define AT_ONCE 16
 #define SLEEP_MS 1000
 #define LATE_MS 1000           /* within which an event follows its completion */
+#define DESCRIBED 40u
 #define CHURN 512              /* rounds between registrations of passing memory */
 
 struct stress stress;
@@ -42,8 +43,31 @@ static void describe_executions(const char *whose, const struct ffv_arena_shm *a
 	}
 }
 
+/* The last entries of a completion queue that were polled, and the first that were not. */
+static void describe_queue(unsigned thread, const struct ffv_cq *cq)
+{
+	const struct ffv_cq_shm *shm = cq->ref.shm;
+	uint64_t head = cq->head, tail = FFV_CQ_POSITION(ffv_load_relaxed(&shm->tail));
+
+	fprintf(stderr, "stress %d: queue of worker %u: head %llu, tail %llu, passed over", stress.id, thread,
+		(unsigned long long)head, (unsigned long long)tail);
+	for (uint32_t i = 0; i < cq->num_holes; i++)
+		fprintf(stderr, " %llu%s", (unsigned long long)ffv_load_relaxed(&shm->holes[i]) - 1,
+			cq->holes_reported & 1u << i ? " (done)" : "");
+	fputc('\n', stderr);
+	for (uint64_t p = head > DESCRIBED ? head - DESCRIBED : 0; p < head + DESCRIBED && p < tail; p++) {
+		const struct ffv_cqe_shm *cqe = &cq->ref.ring[p & cq->ref.index_mask];
+		fprintf(stderr, "stress %d: %llu: sequence %u, QP %#x, work request %u, %u bytes, immediate %u, status %u\n",
+			stress.id, (unsigned long long)p, ffv_load_relaxed(&cqe->sequence), cqe->qpn_side, cqe->wqe_position,
+			cqe->byte_len, cqe->imm_be, cqe->status);
+	}
+}
+
 void stress_fail(void)
 {
+	for (unsigned t = 0; stress.ctx && t < STRESS_THREADS; t++)
+		if (stress.workers[t].cq)
+			describe_queue(t, stress.workers[t].cq);
 	if (stress.ctx)
 		describe_executions("own", stress.ctx->view.arena);
 	for (struct ffv_peer *peer = stress.ctx ? stress.ctx->peers : NULL; peer; peer = peer->next)

@@ -298,9 +298,9 @@ static void check_message(struct end *end, const struct ffv_wc *wc, const uint8_
 
 	if (wc->byte_len != planned.length || wc->opcode != (writes ? FFV_WC_RECV_RDMA_WITH_IMM : FFV_WC_RECV) ||
 	    !!(wc->wc_flags & FFV_WC_WITH_IMM) != immediate || (immediate && wc->imm_data_be != (uint32_t)number))
-		FAIL("message %llu on QP %#x: %u bytes of %u, opcode %u, flags %#x, immediate %u",
-		     (unsigned long long)number, end->qpn, wc->byte_len, planned.length, wc->opcode, wc->wc_flags,
-		     wc->imm_data_be);
+		FAIL("message %llu on QP %#x (kind %d): %u bytes of %u, opcode %u, flags %#x, immediate %u, receive %llu",
+		     (unsigned long long)number, end->qpn, end->kind, wc->byte_len, planned.length, wc->opcode, wc->wc_flags,
+		     wc->imm_data_be, (unsigned long long)wc->wr_id);
 	if (writes)
 		inbox = end->window.at + IMM_SLOTS_AT + end->received % STRESS_DEPTH * STRESS_MOST;
 	stress_check(inbox, planned.length, planned.seed, "message", number);
