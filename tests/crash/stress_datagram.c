@@ -12,7 +12,8 @@
 #define SOURCES 4096u
 #define GONE UINT32_MAX /* its queue pair number is a later sender's */
 
-/* sender: which process it is, whatever queue pair number it has from a dead one. */
+/* sender: which process it is, whatever queue pair number it has from a dead one. number: of all that it sends, for what
+ * was meant for a dead one may reach whoever has its queue pair number now. */
 struct header { uint64_t seed; uint64_t number; uint64_t sender; };
 
 static struct {
@@ -20,7 +21,7 @@ static struct {
 	struct buffer outbox, inbox;
 	uint64_t posted, completed;
 	bool receiving[RECEIVES];
-	struct { struct ffv_ah *ah; uint32_t qpn; uint64_t number; } peers[PEERS];
+	struct { struct ffv_ah *ah; uint32_t qpn; } peers[PEERS];
 	struct { uint32_t qpn; uint64_t sender, next; } sources[SOURCES];
 	unsigned num_sources;
 } datagrams;
@@ -59,13 +60,11 @@ uint32_t stress_datagrams_qpn(void)
 	return ffv_qp_num(datagrams.qp);
 }
 
-/* The numbers go on: what was posted for the dead one may reach its successor, which has the same queue pair number. */
 void stress_datagrams_leave(unsigned who)
 {
 	if (datagrams.peers[who].ah)
 		MUST(ffv_destroy_ah(datagrams.peers[who].ah));
-	datagrams.peers[who].ah = NULL;
-	datagrams.peers[who].qpn = 0;
+	memset(&datagrams.peers[who], 0, sizeof datagrams.peers[who]);
 }
 
 void stress_datagrams_meet(unsigned who, const struct ffv_gid *gid, uint32_t qpn)
@@ -91,13 +90,13 @@ bool stress_datagrams_send(struct worker *worker)
 		return false;
 	uint8_t *at = datagrams.outbox.at + datagrams.posted % STRESS_DEPTH * LARGEST;
 	uint32_t length = (uint32_t)(sizeof(struct header) + (luck >> 8) % (LARGEST - sizeof(struct header)));
-	struct header header = { luck, datagrams.peers[who].number, stress.incarnation };
+	struct header header = { luck, datagrams.posted, stress.incarnation };
 	memcpy(at, &header, sizeof header);
 	stress_fill(at + sizeof header, length - sizeof header, luck);
 	struct ffv_sge sge = { (uintptr_t)at, length, datagrams.outbox.mr->lkey };
 	struct ffv_send_wr *bad, wr = {
 		.wr_id = datagrams.posted, .sg_list = &sge, .num_sge = 1, .opcode = FFV_WR_SEND_WITH_IMM,
-		.imm_data_be = (uint32_t)datagrams.peers[who].number++, .send_flags = FFV_SEND_SIGNALED,
+		.imm_data_be = (uint32_t)datagrams.posted, .send_flags = FFV_SEND_SIGNALED,
 		.wr.ud = { datagrams.peers[who].ah, datagrams.peers[who].qpn, QKEY },
 	};
 	datagrams.posted++;

@@ -191,18 +191,29 @@ class Run:
                 victim.dies()
             self.reconcile()
 
-    def quiet(self) -> None:
-        """Let everything posted complete; those that die meanwhile are not replaced."""
-        while True:
+    def all_answer(self) -> bool:
+        """Tell everybody to be quiet, and fetch the answer of each; False if one died."""
+        told = []
+        for actor in self.processes.values():
             try:
-                self.reconcile(respawn=False)
-                for actor in self.processes.values():
-                    actor.tell("quiet", QUIET_WITHIN_MS)
-                for actor in self.processes.values():
-                    actor.answer(QUIET_WITHIN_MS / 1000 + 10)
-                return
+                actor.tell("quiet", QUIET_WITHIN_MS)
+                told.append(actor)
             except ActorDiedError as death:
                 print(death)
+        answered = 0
+        for actor in told:
+            try:
+                actor.answer(QUIET_WITHIN_MS / 1000 + 10)
+                answered += 1
+            except ActorDiedError as death:
+                print(death)
+        return answered == len(self.processes)
+
+    def quiet(self) -> None:
+        """Let everything posted complete; those that die meanwhile are not replaced."""
+        self.reconcile(respawn=False)
+        while not self.all_answer():
+            self.reconcile(respawn=False)
 
     def compare(self) -> None:
         """What one side of a reliable connection sent, the other received."""
