@@ -1,5 +1,5 @@
-"""A process dies when it has named a receive of the survivor's shared queue that is not its own, or not any more: nobody
-else's message is lost for that, and no receive comes back twice."""
+"""A process dies when it has named a receive of the survivor's shared queue that is not its own, or not any more: no
+other message is lost for that, and no receive comes back twice."""
 
 import signal
 from collections.abc import Iterator
