@@ -14,7 +14,7 @@
 
 #define MANY 100000u
 #define ROUNDS 1000u /* at least, and on until */
-#define HITS 50000u   /* as many accesses have met a region */
+#define HITS 10000u   /* as many accesses have met a region */
 #define EXECUTORS 2u
 #define SLOTS 8u
 #define RW (FFV_ACCESS_LOCAL_WRITE | FFV_ACCESS_REMOTE_WRITE)
