@@ -1,11 +1,14 @@
 """The hello of two routers, without sockets: whom it admits, and what it says to the others."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router._data import WIRE_VERSION
 from router.hello import Hello, HelloError, pack, unpack_length
 
 SECRET = b"the same on all hosts of one cluster"
@@ -111,9 +114,17 @@ def test_another_secret_is_refused(secret: bytes) -> None:
         greet(*pair(secret))
 
 
-def test_a_newer_router_without_our_version_is_refused_with_both_lists() -> None:
-    with pytest.raises(HelloError, match=r"router of b speaks versions \[2, 3\].* the one of a \[1\]: update"):
-        greet(*pair(versions=(2, 3)))
+@pytest.mark.parametrize("theirs", [(2, 3), (0,)], ids=["newer", "older"])
+def test_a_router_without_our_version_is_refused_with_both_lists(theirs: tuple[int, ...]) -> None:
+    named = re.escape(str(list(theirs)))
+    with pytest.raises(HelloError, match=rf"router of b speaks versions {named}.* the one of a \[1\]: update"):
+        greet(*pair(versions=theirs))
+
+
+def test_the_version_that_is_offered_is_the_documented_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")
+    assert f"Version {WIRE_VERSION} of the frames" in page
+    assert f'"versions": [{WIRE_VERSION}]' in page
 
 
 def test_a_router_of_our_own_name_is_refused() -> None:

@@ -17,7 +17,7 @@ extern "C" {
 struct ffv_router;
 
 /* The version of the frames that are exchanged; the hello of the control plane negotiates it. */
-#define FFV_WIRE_VERSION 2
+#define FFV_WIRE_VERSION 3
 
 enum ffv_router_event_kind {
 	FFV_ROUTER_CHANNEL_CLOSED = 1, /* by the other end, an error, or a frame that breaks a rule: text says which */
