@@ -74,15 +74,16 @@ build: build/plain/build.ninja  ## build the engine and put what was generated i
 			mv etcd_registry/.new_$$stub etcd_registry/$$stub; }; \
 	done
 
-# The package over an engine with fault points: this tree's Python files, and that extension beside them.
-FAULTS_PACKAGE := build/faults/package/ffverbs
+# The packages over an engine with fault points: this tree's Python files, and those extensions beside them.
+FAULTS_PACKAGE := build/faults/package
 faults: build/faults/build.ninja
 	@$(MESON) compile -C build/faults > build/faults-compile.log || { cat build/faults-compile.log; exit 1; }
-	@rm -rf $(FAULTS_PACKAGE) && mkdir -p $(FAULTS_PACKAGE)
-	@for entry in ffverbs/*; do \
-		case $$entry in *.so|*__pycache__) ;; *) ln -s ../../../../$$entry $(FAULTS_PACKAGE)/ ;; esac; \
+	@rm -rf $(FAULTS_PACKAGE) && mkdir -p $(FAULTS_PACKAGE)/ffverbs $(FAULTS_PACKAGE)/router
+	@for entry in ffverbs/* router/*; do \
+		case $$entry in *.so|*__pycache__) ;; *) ln -s ../../../../$$entry $(FAULTS_PACKAGE)/$${entry%/*}/ ;; esac; \
 	done
-	@cp build/faults/native/ffi/_ffv*.so build/faults/native/libffv_sockets.so $(FAULTS_PACKAGE)/
+	@cp build/faults/native/ffi/_ffv*.so build/faults/native/libffv_sockets.so $(FAULTS_PACKAGE)/ffverbs/
+	@cp build/faults/native/ffi/_wire*.so $(FAULTS_PACKAGE)/router/
 
 # What a user gets: the package built and installed into an environment of its own, away from this tree.
 $(STAMPS)/demo: $(SOURCES) | $(STAMPS)/build.packages $(VENV)/bin/python

@@ -15,9 +15,11 @@ from pathlib import Path
 
 from tests.ports import free_port
 
-__all__ = ["Hosts"]
+__all__ = ["FAULTS", "Hosts"]
 
 _ROOT = Path(__file__).parents[1]
+FAULTS = _ROOT / "build" / "faults" / "package"
+"""The packages over an engine with fault points (`make faults`)."""
 _START_S = 300.0
 
 
@@ -95,14 +97,16 @@ class Hosts:
             *self.options(), *self.more, *more,
         ]  # fmt: skip
 
-    def start(self, name: str, *more: str) -> None:
-        """Start the router of a host; `wait` until it routes."""
+    def start(self, name: str, *more: str, fault: str = "") -> None:
+        """Start the router of a host, to die at a fault point if that is given; `wait` until it routes."""
+        root = FAULTS if fault else _ROOT
+        assert root.exists(), f"{root} is not there: run `make faults`"
+        environment = {"PYTHONPATH": f"{root}{os.pathsep}{_ROOT}"} | ({"FFVERBS_FAULT": fault} if fault else {})
         log = open(self.folder / f"{name}.log", "ab")  # noqa: SIM115, the router's
         with log:
             self._routers[name] = subprocess.Popen(
-                self.command(name, *more),
-                cwd=_ROOT, env={**os.environ, "PYTHONPATH": str(_ROOT)}, stdout=log, stderr=log,
-            )  # fmt: skip
+                self.command(name, *more), cwd=root, env={**os.environ, **environment}, stdout=log, stderr=log
+            )
 
     def log(self, name: str) -> str:
         """Return what the router said."""
@@ -138,6 +142,14 @@ class Hosts:
 
     def signal(self, name: str, number: int) -> None:
         self._routers[name].send_signal(number)
+
+    def is_running(self, name: str) -> bool:
+        """Whether the router has not ended by itself."""
+        return self._routers[name].poll() is None
+
+    def ended(self, name: str) -> int:
+        """Wait until the router of a host has ended by itself, and return its status."""
+        return self._routers.pop(name).wait(_START_S)
 
     def stop(self, name: str, *, kill: bool = False) -> None:
         """End the router of a host."""

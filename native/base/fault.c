@@ -62,6 +62,11 @@ __attribute__((constructor)) static void arm_from_environment(void)
 	}
 }
 
+int ffv_fault_is_due(enum ffv_fault_point point)
+{
+	return atomic_load_explicit(&armed_point, memory_order_relaxed) == (int)point && atomic_load(&passages_left) == 1;
+}
+
 void ffv_fault_hit(enum ffv_fault_point point)
 {
 	if (atomic_load_explicit(&armed_point, memory_order_relaxed) != (int)point)

@@ -81,7 +81,36 @@
 	X(pre_answer_read, "the peer has left the stream, this end not") \
 	X(pre_answer_said, "both have left the stream, the program does not know") \
 	X(pre_exec_prepared, "rest written for the next program, which is not there yet") \
-	X(pre_retired, "nobody uses the stream, it is not given back")
+	X(pre_retired, "nobody uses the stream, it is not given back") \
+	X(wire_channel_made, "connected to another router, the data plane does not know it") \
+	X(wire_channel_broken, "channel closed for good, its proxies still there") \
+	X(wire_link_lost, "connection of a channel lost, the control plane not told") \
+	X(wire_link_found, "another connection is there for a channel, not taken up") \
+	X(wire_link_resumed, "channel goes on over another connection, nothing sent again") \
+	X(wire_half_sent, "half of what waited in a channel has left") \
+	X(wire_request_framed, "work request copied into a frame, its queue held, nothing noted") \
+	X(wire_stream_framed, "piece of a large message copied into a frame, its memory held") \
+	X(wire_ack_taken, "answer taken, the container's queue not told") \
+	X(wire_result_placed, "piece of a READ received to where it belongs, its memory held") \
+	X(wire_request_taken, "request of another host taken in, not posted") \
+	X(wire_request_posted, "request recorded, not in the proxy's queue") \
+	X(wire_body_placed, "piece of a large message received to where it belongs, not counted") \
+	X(wire_credit_given, "credit for a large message written, nothing noted of it") \
+	X(wire_read_answered, "piece of a READ read, not in a frame") \
+	X(wire_delivered, "request executed, not answered") \
+	X(wire_proxy_claimed, "another host speaks for an address, nobody asked whose it is") \
+	X(wire_proxy_bound, "proxy in the node directory, nothing noted of it") \
+	X(wire_proxy_emptied, "nothing left of a proxy but its name in the node directory") \
+	X(wire_pair_attached, "proxy's queue pair attached to the container's, not ready") \
+	X(wire_pair_destroyed, "proxy's queue pair destroyed, its peer still referred to") \
+	X(wire_datagram_framed, "datagram of a container copied, its queue held, not in the channel") \
+	X(wire_datagram_posted, "datagram of another host posted, not counted") \
+	X(wire_group_framed, "multicast datagram of a container copied, no other host has it") \
+	X(wire_group_taken, "multicast datagram of another host taken, not on the segment") \
+	X(wire_call_begun, "conversation begun in a frame, not noted") \
+	X(wire_call_answered, "connected to a listener for another host, its first packet not passed on") \
+	X(wire_call_passed, "packet of a conversation read, not in a frame") \
+	X(wire_call_over, "end of a conversation in a frame, its connection not closed")
 
 enum ffv_fault_point {
 #define FFV_FAULT_ENUM(name, what) FFV_FAULT_##name,
@@ -95,9 +124,14 @@ const char *ffv_fault_name(enum ffv_fault_point point);
 /* "NAME:COUNT:ACTION"; -EINVAL and a text if it is not that. */
 int ffv_fault_arm(const char *spec);
 void ffv_fault_hit(enum ffv_fault_point point);
+/* The next passage of the point performs its action. */
+int ffv_fault_is_due(enum ffv_fault_point point);
 #define FFV_FAULT(name) ffv_fault_hit(FFV_FAULT_##name)
+/* `bytes`, or half of them if the point behind is due: where the system alone decides how many go at once. */
+#define FFV_FAULT_HALF(name, bytes) (ffv_fault_is_due(FFV_FAULT_##name) ? ((bytes) + 1) / 2 : (bytes))
 #else
 #define FFV_FAULT(name) ((void)0)
+#define FFV_FAULT_HALF(name, bytes) (bytes)
 #endif
 
 #endif

@@ -138,20 +138,36 @@ void ffv_attend_qp(struct ffv_context *ctx, struct ffv_qp *qp)
 		ffv_qp_serve_peer(qp);
 }
 
+/* What the queue of a peer's queue pair waits for; 0 = nothing. Only words that change in use are read: the owner may be about
+ * to make another queue pair of one that does not wait. */
+static uint32_t blocked_by(const struct ffv_peer *peer, uint32_t index)
+{
+	uint32_t line = ffv_load_acquire(&peer->view.arena->qp_line[index]);
+	const struct ffv_qp_shm *shm = line ? ffv_view_at(&peer->view, line, sizeof *shm) : NULL;
+
+	return shm && ffv_load_acquire(&shm->generation) & 1 ? ffv_load_acquire(&shm->blocked) : 0;
+}
+
 /* A peer's datagram waits for memory that only we reach: which one is it? Slow, and rare. */
 static void serve_datagrams_of(struct ffv_context *ctx, struct ffv_peer *peer)
 {
 	struct ffv_exec_env env;
 	struct ffv_qp_ref ref;
-	uint32_t first = peer->view.arena->qpn_first;
 
 	if (ffv_context_env(ctx, &env))
 		return;
-	for (uint32_t i = 0; i < FFV_MAX_QP; i++) {
-		if (!ffv_load_relaxed(&peer->view.arena->qp_line[i]) || ffv_qp_ref_open(&peer->view, first + i, &ref))
-			continue;
-		if (ref.type == FFV_QPT_UD && ffv_load_acquire(&ref.shm->blocked) == FFV_BLOCKED_RESPONDER)
+	for (uint32_t i = 0; i < FFV_MAX_QP; i++)
+		if (blocked_by(peer, i) == FFV_BLOCKED_RESPONDER && !ffv_qp_ref_open(&peer->view, peer->qpn_first + i, &ref) &&
+		    ref.type == FFV_QPT_UD)
 			ffv_exec_run(&env, &ref, NULL);
+}
+
+void ffv_attend_new_peer(struct ffv_context *ctx, struct ffv_peer *peer)
+{
+	for (uint32_t i = 0; ctx->proxy && i < FFV_MAX_QP; i++) {
+		uint32_t blocked = blocked_by(peer, i);
+		if (blocked == FFV_BLOCKED_RESPONDER || blocked == FFV_BLOCKED_PEER)
+			ctx->proxy->wanted(ctx->proxy->arg, peer->gid, peer->qpn_first + i);
 	}
 }
 
@@ -286,11 +302,14 @@ void ffv_attend_all(struct ffv_context *ctx)
 
 void ffv_attend_peer_left(struct ffv_context *ctx, struct ffv_peer *peer)
 {
-	/* Its queue pairs are destroyed: what we still send there runs into the retry timer, as on a wire. */
+	/* Its queue pairs are destroyed: what we still send there runs into the retry timer, as on a wire; a datagram that waits
+	 * for it to be read, or taken by a router, is lost. */
 	for (uint32_t i = 0; i < FFV_MAX_QP; i++) {
 		struct ffv_qp *qp = ffv_context_qp(ctx, i);
 		struct ffv_link *link = qp ? ffv_qp_link(qp) : NULL;
-		if ((link && link->peer == peer) || (qp && qp->type == FFV_QPT_XRC_SEND)) /* or its queue was there */
+		if ((link && link->peer == peer) || (qp && (qp->type == FFV_QPT_XRC_SEND || /* or its queue was there */
+							    (qp->type == FFV_QPT_UD &&
+							     ffv_load_acquire(&qp->ref.shm->blocked) == FFV_BLOCKED_RESPONDER))))
 			ffv_qp_run(qp);
 	}
 }

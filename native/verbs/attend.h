@@ -14,6 +14,8 @@ uint64_t ffv_attend_timer(void *ctx, uint64_t now_ns);
 void ffv_attend_qp(struct ffv_context *ctx, struct ffv_qp *qp);
 /* Raises what its owner wants to be told once its send queue, in SQD, is drained. Any thread. */
 void ffv_qp_report_drained(struct ffv_qp *qp);
+/* A peer is attached. To a proxy: it may have rung when we did not know it yet, and what waits for us is looked at now. */
+void ffv_attend_new_peer(struct ffv_context *ctx, struct ffv_peer *peer);
 /* A peer closed its context in order. */
 void ffv_attend_peer_left(struct ffv_context *ctx, struct ffv_peer *peer);
 /* Looks at everything (after a death, when bells may have been lost). */

@@ -262,6 +262,8 @@ static int become_attached(struct ffv_peer *peer, struct ffv_envelope *envelope)
 	count_peers(ctx);
 	pthread_cond_broadcast(&ctx->attached);
 	pthread_mutex_unlock(&ctx->lock);
+	if (!known)
+		ffv_attend_new_peer(ctx, peer);
 	return 0;
 }
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "verbs/ask.h"
 #include "wire/router.h"
 
@@ -102,6 +103,7 @@ static void hang_up(struct ffv_router *router, struct ffv_call *call)
 
 	if (channel)
 		send_frame(channel, call->ours ? FFV_FRAME_HANG_UP : FFV_FRAME_HUNG_UP, call->number, call->incarnation, 0);
+	FFV_FAULT(wire_call_over);
 	end_call(router, call);
 }
 
@@ -146,6 +148,8 @@ void ffv_call_read(struct ffv_router *router, struct ffv_call *call)
 			reset = errno == ECONNRESET; /* last words may still be there */
 			continue;
 		}
+		if (n > 0)
+			FFV_FAULT(wire_call_passed);
 		if (n <= 0 || !pass_on(router, call, packet, (size_t)n))
 			hang_up(router, call);
 	}
@@ -216,6 +220,7 @@ static int begin(struct ffv_router *router, struct ffv_call *call)
 	frame->incarnation = call->incarnation;
 	memcpy(payload, &call->service, sizeof call->service);
 	memcpy(payload + sizeof call->service, call->first, call->length);
+	FFV_FAULT(wire_call_begun);
 	int error = settle(router, &router->our_calls, call);
 	if (error)
 		ffv_channel_abort(&channel->io, frame);
@@ -292,6 +297,7 @@ static int answer_call(struct ffv_router *router, struct ffv_link_channel *chann
 		free(call);
 		return error;
 	}
+	FFV_FAULT(wire_call_answered);
 	error = speak(call, payload + sizeof service, frame->payload_bytes - (uint32_t)sizeof service) ? 0 : EAGAIN;
 	if (!error)
 		error = settle(router, &channel->their_calls, call);

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fault.h"
 
 #define IN_BYTES (1u << 20)
 #define OUT_BYTES (2u << 20)
@@ -230,10 +231,12 @@ static ssize_t send_note(struct ffv_channel *channel)
 static ssize_t send_frames(struct ffv_channel *channel, uint64_t limit)
 {
 	struct ffv_out_buffer *out = &channel->out;
-	ssize_t n = channel->transport->send(channel->link, at(out, out->head), (size_t)(limit - out->head));
+	size_t length = FFV_FAULT_HALF(wire_half_sent, (size_t)(limit - out->head));
+	ssize_t n = channel->transport->send(channel->link, at(out, out->head), length);
 
 	if (n <= 0)
 		return n;
+	FFV_FAULT(wire_half_sent);
 	out->head += (uint64_t)n;
 	if (out->head > out->sent)
 		out->sent = out->head;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "verbs/ah.h"
 #include "wire/router.h"
 
@@ -64,6 +65,7 @@ static void post_datagram(struct ffv_pair *pair, const struct ffv_frame *frame, 
 	pair->in.window->posted[position % FFV_WINDOW] = (struct ffv_posted){ .length = frame->length_bytes, .bytes = copy };
 	unlock(pair);
 	if (!ffv_post_send(pair->qp, &wr, &bad)) {
+		FFV_FAULT(wire_datagram_posted);
 		pair->datagrams_under_way++;
 		return;
 	}

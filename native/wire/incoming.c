@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "wire/router.h"
 
 static void lock(struct ffv_pair *pair)
@@ -184,6 +185,7 @@ int ffv_incoming_post(struct ffv_pair *pair, struct ffv_entry *entry, uint32_t c
 	ffv_pair_warm(pair);
 	ffv_proxy_heat(pair->proxy);
 	ffv_qp_lend_ids(pair->qp, pair->in.window->wr_ids);
+	FFV_FAULT(wire_request_posted);
 	return ffv_qp_post_whole(pair->qp, &wr);
 }
 
@@ -266,6 +268,7 @@ static void complete(struct ffv_pair *pair, const struct ffv_wc *wc)
 	in->first++;
 	unlock(pair);
 	ffv_incoming_rest(pair);
+	FFV_FAULT(wire_delivered);
 	ffv_answer(pair, &ack);
 	ffv_incoming_credit(pair); /* the next one may have been asked for by now */
 	ffv_incoming_go_on(pair);
@@ -394,6 +397,7 @@ static bool on_request(struct ffv_pair *pair, const struct ffv_frame *frame, con
 	in->bytes_held += frame->payload_bytes;
 	in->end++;
 	unlock(pair);
+	FFV_FAULT(wire_request_taken);
 	ffv_incoming_go_on(pair);
 	return true;
 }
@@ -405,12 +409,10 @@ static bool keep_later(struct ffv_proxy *proxy, uint64_t received)
 {
 	bool some = false;
 
-	for (uint32_t i = 0; i < FFV_QPN_BLOCK; i++)
-		some |= proxy->pairs[i] && ffv_outgoing_is_later(proxy->pairs[i], received);
-	for (uint32_t i = 0; some && i < FFV_QPN_BLOCK; i++) {
-		struct ffv_pair *pair = proxy->pairs[i];
-		if (!pair)
-			continue;
+	for (uint32_t i = 0; i < proxy->num_live; i++)
+		some |= ffv_outgoing_is_later(proxy->live[i], received);
+	for (uint32_t i = some ? proxy->num_live : 0; i--;) {
+		struct ffv_pair *pair = proxy->live[i];
 		if (pair->type != FFV_QPT_UD)
 			ffv_incoming_close(pair, FFV_WC_RETRY_EXC_ERR);
 		if (ffv_outgoing_is_later(pair, received))

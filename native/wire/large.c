@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "wire/router.h"
 
 /* The payload that the loop's thread has just found, while it has the executor run. */
@@ -120,6 +121,7 @@ uint32_t ffv_incoming_fetch(struct ffv_proxy *proxy, uint32_t qpn, uint64_t posi
 		now->io->error = (int)n;
 	if (n <= 0)
 		return 0;
+	FFV_FAULT(wire_body_placed);
 	now->taken += (uint32_t)n;
 	lock(pair);
 	in->arrived += (uint32_t)n;
@@ -145,6 +147,7 @@ static void give_credit(struct ffv_pair *pair, struct ffv_link_channel *channel,
 	struct ffv_frame *to = ffv_channel_frame(&channel->io, FFV_FRAME_CREDIT, what.count * (uint32_t)sizeof what.pieces[0]);
 	if (!to)
 		return;
+	FFV_FAULT(wire_credit_given);
 	if (what.length)
 		upto = what.length == length - from - FFV_LAST_BYTES ? length : from + what.length;
 	else if (what.gap && what.gap < upto - from)

@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "wire/router.h"
 
 #define SWEEP_NS 100000000ull     /* between two looks at the patience of queue pairs */
@@ -45,6 +46,7 @@ void ffv_link_break(struct ffv_router *router, struct ffv_link_channel *channel,
 	pthread_mutex_unlock(&router->lock);
 	ffv_store_relaxed(&router->segment_changed, true);
 	ffv_calls_end(router, channel);
+	FFV_FAULT(wire_channel_broken);
 	for (struct ffv_proxy *proxy = router->proxies; proxy; proxy = proxy->next)
 		if (proxy->channel == channel->number && proxy->state < FFV_PROXY_CLOSING)
 			ffv_proxy_lose(proxy);
@@ -65,6 +67,7 @@ void ffv_link_lose(struct ffv_router *router, struct ffv_link_channel *channel, 
 	for (uint32_t n = 0; n < FFV_MAX_PAIRS; n++)
 		if (router->numbers[n] && router->numbers[n]->proxy->channel == channel->number)
 			ffv_outgoing_let_go(router->numbers[n], channel);
+	FFV_FAULT(wire_link_lost);
 	ffv_router_raise(router, &event);
 }
 
@@ -81,6 +84,7 @@ void ffv_link_resume(struct ffv_router *router, struct ffv_link_channel *channel
 	ffv_store_relaxed(&channel->has_next, false);
 	pthread_mutex_unlock(&router->lock);
 	channel->lost_ns = 0;
+	FFV_FAULT(wire_link_resumed);
 	if (epoll_ctl(router->epoll_fd, EPOLL_CTL_ADD, channel->io.descriptor, &event))
 		ffv_link_lose(router, channel, "its descriptor cannot be waited for");
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "wire/router.h"
 
 static uint32_t slot_of(uint64_t position)
@@ -241,6 +242,7 @@ static void on_ack(struct ffv_pair *pair, uint64_t position, uint8_t status)
 	out->since_ns = pair->proxy->router->now_ns;
 	if (status != FFV_WC_SUCCESS)
 		end_at(pair, status);
+	FFV_FAULT(wire_ack_taken);
 	ffv_outgoing_run(pair);
 	rest(pair);
 	ffv_pair_take_turn(pair);
@@ -308,6 +310,7 @@ static void take_result(struct ffv_pair *pair, struct ffv_channel *io, uint64_t 
 			found = ffv_pull_put(&wr.list, offset, length, bytes);
 		ffv_channel_body_take(io, length);
 	}
+	FFV_FAULT(wire_result_placed);
 	ffv_pull_end(&env);
 	if (found == FFV_PULL_FAILED || found == FFV_PULL_UNREACHABLE)
 		pair->out.window->bad[slot_of(position)] = FFV_WC_LOC_PROT_ERR;
@@ -459,6 +462,7 @@ static enum ffv_pull send_request(struct ffv_pair *pair, struct ffv_link_channel
 		ffv_channel_abort(&channel->io, frame);
 		return copied;
 	}
+	FFV_FAULT(wire_request_framed);
 	out->window->bytes[slot] = payload;
 	out->window->sinks[slot] = sink;
 	out->window->bad[slot] = 0;
@@ -592,6 +596,7 @@ static void send_stream(struct ffv_pair *pair, struct ffv_link_channel *channel,
 		welcome = found != FFV_PULL_DONE || !is_sink(wr.opcode);
 		if (found == FFV_PULL_DONE && welcome)
 			found = ffv_pull_copy(&wr.list, out->stream_sent, n, ffv_frame_payload(frame));
+		FFV_FAULT(wire_stream_framed);
 		ffv_pull_end(env);
 	}
 	if (!welcome) { /* credit for what has no payload: its memory is not the other side's to read */
@@ -702,9 +707,9 @@ static void on_destroyed(struct ffv_proxy *proxy, const uint8_t gid[16], uint32_
 {
 	struct ffv_link_channel *channel = ffv_router_channel(proxy->router, proxy->channel);
 
-	for (uint32_t i = 0; i < FFV_QPN_BLOCK; i++) {
-		struct ffv_pair *pair = proxy->pairs[i];
-		if (!pair || pair->qpn != qpn || !pair->shm || memcmp(pair->gid, gid, 16) || is_current(pair))
+	for (uint32_t i = proxy->num_live; i--;) {
+		struct ffv_pair *pair = proxy->live[i];
+		if (pair->qpn != qpn || !pair->shm || memcmp(pair->gid, gid, 16) || is_current(pair))
 			continue;
 		send_close(pair, channel);
 		ffv_pair_retire(pair);

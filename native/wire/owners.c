@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "wire/router.h"
 
 #define MOST_WAITING 64u          /* proxies of a channel that are not admitted yet: more are refused */
@@ -58,14 +59,14 @@ void ffv_proxy_claim(struct ffv_proxy *proxy)
 					  .qpn_first = proxy->block * FFV_QPN_BLOCK };
 
 	memcpy(event.gid, proxy->gid, 16);
+	FFV_FAULT(wire_proxy_claimed);
 	ffv_router_raise(proxy->router, &event);
 }
 
 void ffv_proxy_lose(struct ffv_proxy *proxy)
 {
-	for (uint32_t i = 0; i < FFV_QPN_BLOCK; i++)
-		if (proxy->pairs[i])
-			ffv_outgoing_fail(proxy->pairs[i], FFV_WC_RETRY_EXC_ERR);
+	for (uint32_t i = proxy->num_live; i--;)
+		ffv_outgoing_fail(proxy->live[i], FFV_WC_RETRY_EXC_ERR);
 	ffv_proxy_retire(proxy, true);
 }
 

@@ -9,6 +9,7 @@
 #include <sys/epoll.h>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "wire/router.h"
 
 #define MOST_DATAGRAMS 256u       /* of containers that wait to be sent, a proxy */
@@ -169,6 +170,7 @@ static void hook_datagram(void *arg, const struct ffv_qp_ref *requester, const s
 	fill_datagram(out, requester, wqe, length);
 	out->next = NULL;
 	out->payload_bytes = (uint32_t)sizeof(struct ffv_frame_address) + length;
+	FFV_FAULT(wire_datagram_framed);
 	pthread_mutex_lock(&proxy->router->lock);
 	bool full = proxy->num_datagrams >= MOST_DATAGRAMS;
 	if (!full) {
@@ -231,6 +233,7 @@ void ffv_proxy_free(struct ffv_proxy *proxy)
 		free(out);
 	}
 	free((void *)proxy->pairs);
+	free((void *)proxy->live);
 	free(proxy);
 }
 
@@ -258,9 +261,8 @@ void ffv_proxy_retire(struct ffv_proxy *proxy, bool died)
 
 	if (proxy->state >= FFV_PROXY_CLOSING)
 		return;
-	for (uint32_t i = 0; i < FFV_QPN_BLOCK; i++)
-		if (proxy->pairs[i])
-			ffv_pair_retire(proxy->pairs[i]);
+	for (uint32_t i = proxy->num_live; i--;)
+		ffv_pair_retire(proxy->live[i]);
 	ffv_transfer_leave(proxy);
 	ffv_proxy_forget_heat(proxy);
 	if (proxy->watched) {
@@ -303,9 +305,9 @@ void ffv_proxy_peer_gone(struct ffv_proxy *proxy, const uint8_t gid[16], uint32_
 	struct ffv_link_channel *channel = ffv_router_channel(proxy->router, proxy->channel);
 	struct ffv_frame_gone gone = { .qpn_first = qpn_first, .died = how == 2 };
 
-	for (uint32_t i = 0; i < FFV_QPN_BLOCK; i++) {
-		struct ffv_pair *pair = proxy->pairs[i];
-		if (pair && pair->type != FFV_QPT_UD && pair->qpn / FFV_QPN_BLOCK == qpn_first / FFV_QPN_BLOCK &&
+	for (uint32_t i = proxy->num_live; i--;) {
+		struct ffv_pair *pair = proxy->live[i];
+		if (pair->type != FFV_QPT_UD && pair->qpn / FFV_QPN_BLOCK == qpn_first / FFV_QPN_BLOCK &&
 		    !memcmp(pair->gid, gid, 16))
 			ffv_pair_retire(pair);
 	}
@@ -381,16 +383,30 @@ void ffv_pair_free(struct ffv_pair *pair)
 		ffv_proxy_close(proxy);
 }
 
+static bool make_room(struct ffv_proxy *proxy)
+{
+	uint32_t capacity = proxy->live_capacity ? 2 * proxy->live_capacity : 4;
+
+	if (proxy->num_live < proxy->live_capacity)
+		return true;
+	struct ffv_pair **grown = realloc((void *)proxy->live, capacity * sizeof(struct ffv_pair *));
+	if (!grown)
+		return false;
+	proxy->live = grown;
+	proxy->live_capacity = capacity;
+	return true;
+}
+
 struct ffv_pair *ffv_pair_new(struct ffv_proxy *proxy, uint32_t far_qpn, uint32_t type, const uint8_t gid[16], uint32_t qpn)
 {
-	struct ffv_pair *pair = ffv_slab_alloc(&pairs);
+	struct ffv_pair *pair = make_room(proxy) ? ffv_slab_alloc(&pairs) : NULL;
 
 	if (!pair)
 		return NULL;
 	pair->proxy = proxy;
 	proxy->num_pairs++;
 	pair->far_qpn = far_qpn;
-	pair->type = type;
+	pair->type = (uint16_t)type;
 	pair->qpn = qpn;
 	memcpy(pair->gid, gid, 16);
 	pair->number = FFV_NONE;
@@ -398,7 +414,8 @@ struct ffv_pair *ffv_pair_new(struct ffv_proxy *proxy, uint32_t far_qpn, uint32_
 	pair->in.last_chunk = &pair->in.chunks;
 	pthread_mutex_lock(&proxy->router->lock);
 	proxy->pairs[far_qpn % FFV_QPN_BLOCK] = pair;
-	proxy->num_live++;
+	pair->place = (uint16_t)proxy->num_live;
+	proxy->live[proxy->num_live++] = pair;
 	pthread_mutex_unlock(&proxy->router->lock);
 	ffv_pair_warm(pair);
 	return pair;
@@ -484,6 +501,16 @@ static void untouch_locked(struct ffv_pair *pair)
 	pair->touched = false;
 }
 
+static void leave_proxy_locked(struct ffv_pair *pair)
+{
+	struct ffv_proxy *proxy = pair->proxy;
+	struct ffv_pair *last = proxy->live[--proxy->num_live];
+
+	proxy->pairs[pair->far_qpn % FFV_QPN_BLOCK] = NULL;
+	proxy->live[pair->place] = last;
+	last->place = pair->place;
+}
+
 /* Takes it out of everybody's sight; it is freed when no job is left that knows it. */
 void ffv_pair_retire(struct ffv_pair *pair)
 {
@@ -502,8 +529,7 @@ void ffv_pair_retire(struct ffv_pair *pair)
 		router->numbers[pair->number] = NULL;
 	pthread_mutex_lock(&router->lock);
 	untouch_locked(pair);
-	pair->proxy->pairs[pair->far_qpn % FFV_QPN_BLOCK] = NULL;
-	pair->proxy->num_live--;
+	leave_proxy_locked(pair);
 	ffv_pair_forget_warmth_locked(pair);
 	pair->dead = true;
 	pthread_mutex_unlock(&router->lock);

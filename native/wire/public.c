@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "wire/rdma_device.h"
 #include "wire/router.h"
 
@@ -80,6 +81,7 @@ int ffv_router_add_channel(struct ffv_router *router, const char *transport, int
 	if (rc)
 		return rc;
 	event.data.u64 = (uintptr_t)channel | FFV_TAG_CHANNEL;
+	FFV_FAULT(wire_channel_made);
 	pthread_mutex_lock(&router->lock);
 	while (place < FFV_MAX_CHANNELS && router->channels[place])
 		place++;
@@ -135,6 +137,7 @@ int ffv_router_resume_channel(struct ffv_router *router, uint32_t number, const 
 	}
 	pthread_mutex_unlock(&router->lock);
 	if (channel) {
+		FFV_FAULT(wire_link_found);
 		close(socket);
 		return 0;
 	}
@@ -202,19 +205,16 @@ int ffv_router_reach(struct ffv_router *router, const uint8_t gid[16], uint32_t 
 	return ffv_proxy_reach(router, gid, qpn, number);
 }
 
-int ffv_proxy_reach(struct ffv_router *router, const uint8_t gid[16], uint32_t qpn, uint32_t number)
+/* Once. -ENOTCONN: the proxy was open, or about to be, and has gone. */
+static int reach_once(struct ffv_router *router, const uint8_t gid[16], uint32_t block, uint32_t number)
 {
-	uint32_t block = qpn / FFV_QPN_BLOCK;
-
-	if (block >= FFV_QPN_BLOCKS)
-		return ffv_fail(EINVAL, "there is no queue pair %#x", qpn);
 	pthread_mutex_lock(&router->lock);
 	struct ffv_proxy *proxy = ffv_proxy_find_locked(router, gid, block, number);
 	if (!proxy && (number == FFV_NO_CHANNEL || is_open(router, number)))
 		proxy = ffv_proxy_new_locked(router, gid, block, number);
 	if (!proxy) {
 		pthread_mutex_unlock(&router->lock);
-		return ffv_fail(ENOTCONN, "the router of that host is not connected");
+		return ffv_fail(EHOSTUNREACH, "the router of that host is not connected");
 	}
 	proxy->waiters++;
 	proxy->admitted = true; /* who asks knows where it is */
@@ -223,11 +223,28 @@ int ffv_proxy_reach(struct ffv_router *router, const uint8_t gid[16], uint32_t q
 		ffv_owner_say_locked(router, gid, number, true);
 	while (proxy->state == FFV_PROXY_OPENING)
 		pthread_cond_wait(&router->changed, &router->lock);
-	int rc = proxy->state == FFV_PROXY_OPEN ? 0 : ffv_fail(proxy->error ? -proxy->error : ENOTCONN, "%s", proxy->error_text);
+	int rc = proxy->state == FFV_PROXY_OPEN ? 0
+		 : proxy->error ? ffv_fail(-proxy->error, "%s", proxy->error_text)
+				: ffv_fail(ENOTCONN, "it ends, or its host does, each time that it is looked for");
 	bool last = !--proxy->waiters && proxy->state == FFV_PROXY_CLOSED;
 	pthread_mutex_unlock(&router->lock);
 	if (last)
 		ffv_proxy_free(proxy);
+	return rc;
+}
+
+#define MOST_TRIES 16             /* who looks for a context need not know that an earlier one of its number has just ended */
+
+int ffv_proxy_reach(struct ffv_router *router, const uint8_t gid[16], uint32_t qpn, uint32_t number)
+{
+	uint32_t block = qpn / FFV_QPN_BLOCK, tries = number == FFV_NO_CHANNEL ? 1 : MOST_TRIES;
+	int rc;
+
+	if (block >= FFV_QPN_BLOCKS)
+		return ffv_fail(EINVAL, "there is no queue pair %#x", qpn);
+	do
+		rc = reach_once(router, gid, block, number);
+	while (rc == -ENOTCONN && --tries);
 	return rc;
 }
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "engine/copy.h"
+#include "base/fault.h"
 #include "wire/router.h"
 
 #define DEVICE_BYTES (1u << 20)    /* of a piece that a device fetches */
@@ -95,6 +96,7 @@ bool ffv_read_answer(struct ffv_pair *pair, struct ffv_entry *entry)
 
 	if (!entry->frame.length_bytes)
 		return true;
+	FFV_FAULT(wire_read_answered);
 	frame.address = entry->done_bytes;
 	frame.length_bytes = entry->frame.length_bytes;
 	if (entry->pieces[piece]) /* else it was fetched; a grant that is out may be the next piece's by now */

@@ -265,11 +265,13 @@ static void forget_proxy(struct ffv_proxy *proxy)
 	pthread_mutex_lock(&router->lock);
 	proxy->state = FFV_PROXY_CLOSED;
 	bool last = !proxy->waiters;
-	for (struct ffv_proxy **at = &router->proxies; *at; at = &(*at)->next) {
-		if (*at == proxy) {
-			*at = proxy->next;
-			break;
-		}
+	struct ffv_proxy *before = router->proxies;
+	if (before == proxy) {
+		router->proxies = proxy->next;
+	} else {
+		while (before->next != proxy)
+			before = before->next;
+		before->next = proxy->next;
 	}
 	ffv_proxy_left_locked(proxy);
 	pthread_cond_broadcast(&router->changed);
@@ -324,18 +326,29 @@ static void finish_jobs(struct ffv_router *router)
 	}
 }
 
+/* The next that can be looked at. Containers find a proxy in the node directory a moment before it counts as open, and who
+ * sends datagrams rings once: theirs waits. */
+static bool next_wanted(struct ffv_router *router, struct ffv_wanted *wanted)
+{
+	uint32_t i = 0;
+
+	pthread_mutex_lock(&router->lock);
+	while (i < router->num_wanted && router->wanted[i].proxy->state == FFV_PROXY_OPENING)
+		i++;
+	bool found = i < router->num_wanted;
+	if (found) {
+		*wanted = router->wanted[i];
+		memmove(&router->wanted[i], &router->wanted[i + 1], (--router->num_wanted - i) * sizeof *wanted);
+	}
+	pthread_mutex_unlock(&router->lock);
+	return found;
+}
+
 static void serve_wanted(struct ffv_router *router)
 {
-	for (;;) {
-		struct ffv_wanted wanted = { 0 };
-		pthread_mutex_lock(&router->lock);
-		if (router->num_wanted) {
-			wanted = router->wanted[0];
-			memmove(router->wanted, router->wanted + 1, --router->num_wanted * sizeof wanted);
-		}
-		pthread_mutex_unlock(&router->lock);
-		if (!wanted.proxy)
-			return;
+	struct ffv_wanted wanted;
+
+	while (next_wanted(router, &wanted)) {
 		if (wanted.proxy->state != FFV_PROXY_OPEN)
 			continue;
 		if (wanted.gone)

@@ -131,7 +131,8 @@ struct ffv_pair {
 	uint8_t gid[16];              /* of the container on this host; UD: unused */
 	uint32_t qpn;                 /* of its queue pair; UD: unused */
 	uint32_t far_qpn;             /* of the queue pair on the other host: the proxy's has this number */
-	uint32_t type;                /* of the container's */
+	uint16_t type;                /* of the container's */
+	uint16_t place;               /* in the proxy's list of those that are there */
 	struct ffv_qp *qp;            /* the proxy's; set by setup */
 	uint32_t jobs;                /* under way: hands off the qp */
 	uint32_t attaching;           /* XRC: jobs under way that leave the qp alone */
@@ -195,6 +196,8 @@ struct ffv_proxy {
 	struct ffv_cq *cq;
 	uint32_t num_pairs;           /* that are not freed yet */
 	struct ffv_pair **pairs;      /* [lock] by far_qpn % FFV_QPN_BLOCK */
+	struct ffv_pair **live;       /* those that are there, one after the other; who retires some goes backwards */
+	uint32_t live_capacity;
 	uint32_t num_live;            /* [lock] of them */
 	struct ffv_outbound *datagrams, **last_datagram; /* [lock] of containers, to be sent */
 	uint32_t num_datagrams;       /* [lock] */
@@ -261,7 +264,7 @@ struct ffv_router {
 	bool stopping;                /* [lock] the setup thread ends when no job is left */
 	int epoll_fd, wake_fd, event_fd;
 	struct ffv_transport_options options; /* [lock] for the channels to come */
-	struct ffv_proxy *proxies;    /* [lock]; the loop alone removes */
+	_Atomic(struct ffv_proxy *) proxies; /* [lock] to change; the loop alone removes, and reads it without */
 	/* [lock] to change; the loop thread reads it without: a whole channel is published by its store, and only that thread
 	 * frees one that was. */
 	_Atomic(struct ffv_link_channel *) channels[FFV_MAX_CHANNELS];

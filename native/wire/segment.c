@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "engine/outbox.h"
 #include "verbs/port.h"
 #include "wire/router.h"
@@ -197,6 +198,7 @@ void ffv_segment_hook(void *arg, const struct ffv_frame_shm *frame, const uint8_
 	out->payload_bytes = (uint32_t)sizeof head + length;
 	memcpy(out->bytes, &head, sizeof head);
 	memcpy(out->bytes + sizeof head, bytes, length);
+	FFV_FAULT(wire_group_framed);
 	pthread_mutex_lock(&bridge->router->lock);
 	bool full = bridge->num_datagrams >= MOST_WAITING;
 	if (!full) {
@@ -269,6 +271,7 @@ static void on_broadcast(struct ffv_router *router, const struct ffv_link_channe
 				     .qkey = head.qkey, .flow_tclass = head.flow_tclass };
 	memcpy(out.sgid, head.sgid, 16);
 	memcpy(out.dgid, head.dgid, 16);
+	FFV_FAULT(wire_group_taken);
 	ffv_port_relay(bridge->ctx, &out, payload + sizeof head);
 }
 

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "verbs/port.h"
 #include "wire/router.h"
 
@@ -34,6 +35,8 @@ static int open_proxy(struct ffv_proxy *proxy)
 		rc = ffv_req_notify_cq(proxy->cq, 0);
 	if (!rc && proxy->is_bridge)
 		rc = ffv_port_join(proxy->ctx);
+	if (!proxy->is_bridge)
+		FFV_FAULT(wire_proxy_bound);
 	return rc;
 }
 
@@ -56,6 +59,7 @@ static int close_proxy(struct ffv_proxy *proxy)
 	if (rc)
 		return rc;
 	proxy->pd = NULL;
+	FFV_FAULT(wire_proxy_emptied);
 	if (proxy->ctx)
 		proxy->ctx->silent = proxy->died;
 	rc = proxy->ctx ? ffv_close_device(proxy->ctx) : 0;
@@ -139,6 +143,7 @@ static int connect_pair(const struct ffv_job *job)
 		rc = to_init(pair);
 	if (!rc)
 		rc = to_rtr(pair, &job->attributes);
+	FFV_FAULT(wire_pair_attached);
 	if (!rc && job->to_rts)
 		rc = to_rts(pair, &job->attributes);
 	return rc;
@@ -158,6 +163,7 @@ static int perform(const struct ffv_job *job)
 	case FFV_JOB_DESTROY:
 		if (job->qp)
 			ffv_destroy_qp(job->qp);
+		FFV_FAULT(wire_pair_destroyed);
 		if (job->peer)
 			ffv_peer_put(job->peer);
 		return 0;

@@ -1,13 +1,15 @@
 """What the tests of routers share: containers of several hosts, and messages between two of them."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+import ffverbs.libibverbs_enums as e
 from ffverbs import _status
-from tests.conformance.pair import Pair, Peer, Recv, Send
+from tests.conformance.pair import Done, Pair, Peer, Recv, Send
 from tests.conformance.paths import _Remote, spawn
 from tests.hosts import Hosts
 
@@ -68,3 +70,24 @@ def router_status(hosts: Hosts, name: str) -> dict[str, Any]:
     found = _status.gather(str(hosts.directory(name)))["router"]
     assert found, hosts.log(name)
     return cast("dict[str, Any]", found)
+
+
+def check_end(done: list[Done], count: int) -> None:
+    """Check what a requester saw of `count` work requests whose peer was lost: some went well, and then none."""
+    assert [d.wr_id for d in done] == list(range(count))
+    fates = [d.ok for d in done]
+    assert fates == sorted(fates, reverse=True), done
+    allowed = (e.IBV_WC_SUCCESS, e.IBV_WC_RETRY_EXC_ERR, e.IBV_WC_WR_FLUSH_ERR)
+    assert all(d.status in allowed for d in done), done
+
+
+def held(pid: int) -> tuple[int, int]:
+    """Return how many descriptors a router has, and how many mappings of containers' memory files."""
+    maps = Path(f"/proc/{pid}/maps").read_text(encoding="ascii").splitlines()
+    return len(os.listdir(f"/proc/{pid}/fd")), sum("memfd:ffverbs" in line for line in maps)
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Return how much memory of its own a process has, files and what is shared not counted."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) * 1024

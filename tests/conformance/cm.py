@@ -189,15 +189,16 @@ def resolve(
     port_space: int = ce.RDMA_PS_TCP,
     qp: bool = True,
     name: str = "id",
+    timeout_s: float = DEADLINE_S,
 ) -> None:
     """Make an id that is ready to connect."""
     if "channel" not in kept:
         make_channel(kept)
     one = kept[name] = CMID(creator=kept["channel"], port_space=port_space)
-    one.resolve_addr(AddrInfo(dst=address, dst_service=str(port), port_space=port_space), int(DEADLINE_S * 1000))
-    assert next_event(kept)[0] == "ADDR_RESOLVED"
-    one.resolve_route(int(DEADLINE_S * 1000))
-    assert next_event(kept)[0] == "ROUTE_RESOLVED"
+    one.resolve_addr(AddrInfo(dst=address, dst_service=str(port), port_space=port_space), int(timeout_s * 1000))
+    assert (got := next_event(kept)) == ("ADDR_RESOLVED", 0, b""), got
+    one.resolve_route(int(timeout_s * 1000))
+    assert (got := next_event(kept)) == ("ROUTE_RESOLVED", 0, b""), got
     if qp:
         one.create_qp(qp_attr(port_space))
 

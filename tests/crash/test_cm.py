@@ -19,8 +19,8 @@ import pytest
 from tests.conformance import cm
 from tests.conformance.paths import _accept, _listen, _Remote
 from tests.crash.actors import ROOT
+from tests.hosts import FAULTS
 
-FAULTS = ROOT / "build" / "faults" / "package"
 ADDRESS = {"server": "10.7.0.1", "client": "10.7.0.2"}
 WITHIN_S = 30.0  # of an event that a death causes; seldom more than a millisecond, but the machine may be busy
 STOPPED_S = 4.0  # after this at the earliest, a stopped process is given up

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash import test_cm, test_late
+from tests.crash import test_cm, test_late, test_router
 from tests.crash.actors import ROOT, WAIT_MS, Actor, cast
 from tests.crash.scenarios import SCENARIOS, Scenario
 from tests.crash.stage import B, Stage
@@ -37,7 +37,8 @@ def test_every_fault_point_has_a_scenario() -> None:
     with Actor("lists") as actor:
         built_in = set(actor.call("faults"))
     assert built_in == declared_points()
-    assert built_in == reached | test_cm.POINTS | set(DEATHS_OF_SOCKETS) | {test_late.POINT}
+    others = test_cm.POINTS | test_router.POINTS | set(DEATHS_OF_SOCKETS) | {test_late.POINT}
+    assert built_in == reached | others
 
 
 @pytest.mark.parametrize("events", [1, 0], ids=["sleeping", "polling"])

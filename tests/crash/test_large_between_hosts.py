@@ -5,20 +5,21 @@ error; others over the same routers go on, with what they had under way; and no 
 the dead's memory, or much else. Where in the transfer death comes is left to chance.
 """
 
-import os
 import time
-from pathlib import Path
 
 import pytest
 
 import ffverbs.libibverbs_enums as e
 from tests.conformance.between_hosts import (  # noqa: F401 - the fixtures are used
     Cast,
+    anonymous_bytes,
+    check_end,
     containers_fixture,
     exchange,
+    held,
     hosts_fixture,
 )
-from tests.conformance.pair import DEADLINE_S, Done, Options, Pair, Recv, Send
+from tests.conformance.pair import DEADLINE_S, Options, Pair, Recv, Send
 from tests.hosts import Hosts
 
 LENGTH, COUNT = 2 << 20, 12
@@ -27,17 +28,6 @@ OPTIONS = Options(length=LENGTH, send_wr=COUNT, recv_wr=COUNT)
 WHOLE = ((0, LENGTH),)
 DEATHS = 3
 SLACK_BYTES = 4 << 20  # less than one message of each of the dead
-
-
-def held(pid: int) -> tuple[int, int]:
-    """Return how many descriptors a router has, and how many mappings of containers' memory files."""
-    maps = Path(f"/proc/{pid}/maps").read_text(encoding="ascii").splitlines()
-    return len(os.listdir(f"/proc/{pid}/fd")), sum("memfd:ffverbs" in line for line in maps)
-
-
-def anonymous_bytes(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) * 1024
 
 
 def wait_until_held(hosts: Hosts, before: dict[str, tuple[int, int]]) -> None:
@@ -74,14 +64,6 @@ def start(pair: Pair, way: str) -> str:
     return "recv"
 
 
-def check_end(done: list[Done]) -> None:
-    assert [d.wr_id for d in done] == list(range(COUNT))
-    fates = [d.ok for d in done]
-    assert fates == sorted(fates, reverse=True), done  # what went well, then what did not
-    allowed = (e.IBV_WC_SUCCESS, e.IBV_WC_RETRY_EXC_ERR, e.IBV_WC_WR_FLUSH_ERR)
-    assert all(d.status in allowed for d in done), done
-
-
 @pytest.mark.parametrize("way", ["written to", "read from", "sent to", "sends"])
 def test_death(hosts: Hosts, containers: Cast, way: str) -> None:
     bystanders = Pair(containers("a"), containers("b"), "tcp").connect(OPTIONS)
@@ -97,7 +79,7 @@ def test_death(hosts: Hosts, containers: Cast, way: str) -> None:
         done = survivor.poll(kind, 1 + n % 3)  # it is in the middle of it
         containers.kill(victim)
         done += survivor.poll(kind, COUNT - len(done))
-        check_end(done)
+        check_end(done, COUNT)
         survivor.wait_state(int(e.IBV_QPS_ERR))
         assert [(d.wr_id, d.ok) for d in bystanders.a.sent(COUNT)] == [(i, True) for i in range(COUNT)]
         exchange(bystanders)

@@ -58,7 +58,8 @@ class WiredHosts(Hosts):
     def options(self) -> list[str]:
         return ["--transport", "auto"]
 
-    def start(self, name: str, *more: str) -> None:
+    def start(self, name: str, *more: str, fault: str = "") -> None:
+        assert not fault, "the machines have an engine without fault points"
         command = self.command(name, *more)
         self._commands[name] = self._machines[name].begin(
             command, environment=packages.ENVIRONMENT, folder=packages.ROOT

@@ -118,6 +118,23 @@ static struct ffv_frame_open open_from(const uint8_t gid[16])
 	return open;
 }
 
+/* A context is looked for while its host tells that the one before it has ended: it is found all the same. */
+static void test_reached_amid_ends(void)
+{
+	struct ffv_frame_gone gone = { .qpn_first = 0, .died = 1 };
+
+	connect_stranger();
+	memcpy(gone.gid, stranger_gid, 16);
+	for (int n = 0; n < 50; n++) {
+		say(FFV_FRAME_GONE, 0, 0, 0, &gone, sizeof gone);
+		CHECK_OK(ffv_router_reach(victim->router, stranger_gid, STRANGER_QPN, channel));
+		say(FFV_FRAME_GONE, 0, 0, 0, &gone, sizeof gone);
+		wait_for_proxy(UINT32_MAX);
+	}
+	disconnect_stranger();
+	CHECK_FAIL(ffv_router_reach(victim->router, stranger_gid, STRANGER_QPN, channel), EHOSTUNREACH, "not connected");
+}
+
 /* The same queue pair by two numbers, one after the other: the first one leads nowhere any more, also when it is gone. */
 static void test_two_numbers(void)
 {
@@ -412,6 +429,7 @@ int main(void)
 {
 	hosts_open();
 	victim->qp = side_qp(&victim->side, victim->side.cq, FFV_QPT_RC, NULL, 64);
+	test_reached_amid_ends();
 	test_two_numbers();
 	hosts_disconnect();
 	test_handles_of_others();
