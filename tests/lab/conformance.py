@@ -121,13 +121,14 @@ def main() -> int:
     parser.add_argument("--only", metavar="PATH", help=argparse.SUPPRESS)
     parser.add_argument("--outcomes", type=Path, help=argparse.SUPPRESS)
     options, more = parser.parse_known_args()
+    chosen = ["-k", options.keyword] if options.keyword else []
     if options.only:
-        select_and_run(options.only, more, options.outcomes)
+        select_and_run(options.only, [*chosen, *more], options.outcomes)
         return 0
     if (reason := packages.unavailable()) is not None:
         print(f"no machine: {reason}", file=sys.stderr)
         return 1
-    more = [*files(PART if options.part else ()), *(["-k", options.keyword] if options.keyword else []), *more]
+    more = [*files(PART if options.part else ()), *chosen, *more]
     with Machine("conformance") as machine:
         made = machine.run(["sh", str(TWO_DEVICES)])
         assert made.status == 0, made.output
