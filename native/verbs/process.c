@@ -19,6 +19,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static struct ffv_loop *loop;                    /* lock */
 static struct ffv_context *contexts;             /* lock */
 static uint64_t threads[FFV_MAX_THREADS / 64];   /* lock: numbers in use */
+static int kept_number = -1;                     /* lock: in use for the service thread, until it asks */
 static pthread_key_t thread_key;
 
 /* ---- threads ---------------------------------------------------------------------------------------------------------- */
@@ -62,6 +63,7 @@ static void after_fork_in_child(void)
 		threads[i] = 0;
 	if (ffv_thread_number_cached >= 0)
 		threads[ffv_thread_number_cached / 64] |= 1ull << (ffv_thread_number_cached % 64);
+	kept_number = -1;
 	pthread_mutex_unlock(&lock);
 }
 
@@ -71,11 +73,11 @@ static void initialize(void)
 	pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
-int ffv_thread_number_take(void)
+/* lock held. */
+static int take_number(void)
 {
 	int number = -1;
 
-	pthread_mutex_lock(&lock);
 	for (unsigned i = 0; i < FFV_MAX_THREADS / 64 && number < 0; i++) {
 		if (~threads[i]) {
 			unsigned bit = (unsigned)__builtin_ctzll(~threads[i]);
@@ -83,6 +85,22 @@ int ffv_thread_number_take(void)
 			number = (int)(i * 64 + bit);
 		}
 	}
+	return number;
+}
+
+/* lock held. What was kept for the service thread; -1: nothing, or it has it. */
+static int take_kept(void)
+{
+	int number = kept_number;
+
+	kept_number = -1;
+	return number;
+}
+
+int ffv_thread_number_take(void)
+{
+	pthread_mutex_lock(&lock);
+	int number = take_number();
 	pthread_mutex_unlock(&lock);
 	return number;
 }
@@ -90,7 +108,11 @@ int ffv_thread_number_take(void)
 int ffv_thread_number_claim(void)
 {
 	pthread_once(&once, initialize);
-	int number = ffv_thread_number_take();
+	pthread_mutex_lock(&lock);
+	int number = loop && ffv_loop_is_own_thread(loop) ? take_kept() : -1;
+	if (number < 0)
+		number = take_number();
+	pthread_mutex_unlock(&lock);
 	if (number >= 0) {
 		pthread_setspecific(thread_key, (void *)(intptr_t)(number + 1));
 		ffv_thread_number_cached = number;
@@ -106,8 +128,11 @@ int ffv_process_join(struct ffv_context *ctx)
 
 	pthread_once(&once, initialize);
 	pthread_mutex_lock(&lock);
-	if (!loop)
+	if (!loop) {
 		rc = ffv_loop_create(&loop);
+		/* It serves those that have none, and asks for its own when it first executes: that may be too late. */
+		kept_number = rc ? -1 : take_number();
+	}
 	if (!rc) {
 		ctx->fork_generation = ffv_process_generation;
 		ctx->next = contexts;
@@ -120,6 +145,7 @@ int ffv_process_join(struct ffv_context *ctx)
 void ffv_process_leave(struct ffv_context *ctx)
 {
 	struct ffv_loop *unused = NULL;
+	int kept = -1;
 
 	pthread_mutex_lock(&lock);
 	for (struct ffv_context **at = &contexts; *at; at = &(*at)->next) {
@@ -131,10 +157,13 @@ void ffv_process_leave(struct ffv_context *ctx)
 	if (!contexts) {
 		unused = loop;
 		loop = NULL;
+		kept = take_kept();
 	}
 	pthread_mutex_unlock(&lock);
 	if (unused)
 		ffv_loop_destroy(unused);
+	if (kept >= 0)
+		ffv_thread_number_free(kept);
 }
 
 struct ffv_context *ffv_process_import(const struct stat *socket)
