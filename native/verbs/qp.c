@@ -581,6 +581,15 @@ void ffv_qp_clean_cqs(struct ffv_qp *qp)
 		ffv_cq_clean(qp->recv_cq, qp);
 }
 
+/* What is under way to another host is to be dropped there. */
+static void tell_proxy(struct ffv_qp *qp)
+{
+	struct ffv_link *link = ffv_qp_link(qp);
+
+	if (link && link->peer && link->peer->view.proxy)
+		ffv_context_attention(qp->ctx, &link->peer->view, FFV_ATTENTION_QP + qp->ref.qpn % FFV_QPN_BLOCK);
+}
+
 /* Takes it out of everybody's sight: service thread, peers, pollers. */
 static void unpublish(struct ffv_qp *qp)
 {
@@ -595,7 +604,9 @@ static void unpublish(struct ffv_qp *qp)
 	ffv_store_release(&arena->qp_line[index], 0u);
 	FFV_FAULT(qp_destroy);
 	pthread_mutex_unlock(&ctx->service);
-	/* Another host's device may be at its buffers; else what they still complete is dropped when polled. */
+	/* A device may be at its buffers on behalf of another host, and stops when its router knows; else what executions still
+	 * complete is dropped when polled. */
+	tell_proxy(qp);
 	ffv_qp_quiesce(qp, DESTROY_WAIT_NS);
 	ffv_qp_clean_cqs(qp);
 	ffv_tm_leave(qp);
@@ -604,15 +615,6 @@ static void unpublish(struct ffv_qp *qp)
 	unlist(ctx, qp);
 	pthread_mutex_unlock(&ctx->service);
 	ffv_fetch_sub(&arena->num_qp, 1u);
-}
-
-/* What is under way to another host is to be dropped there. */
-static void tell_proxy(struct ffv_qp *qp)
-{
-	struct ffv_link *link = ffv_qp_link(qp);
-
-	if (link && link->peer && link->peer->view.proxy)
-		ffv_context_attention(qp->ctx, &link->peer->view, FFV_ATTENTION_QP + qp->ref.qpn % FFV_QPN_BLOCK);
 }
 
 int ffv_destroy_qp(struct ffv_qp *qp)
@@ -641,7 +643,6 @@ int ffv_destroy_qp(struct ffv_qp *qp)
 		return ffv_fail(EBUSY, "%u flows lead to queue pair %#x: destroy them first", flows, qp->ref.qpn);
 	ffv_qp_give_back_taken(qp);
 	unpublish(qp);
-	tell_proxy(qp);
 	ffv_async_forget(ctx, &qp->async_outstanding);
 	ffv_rss_release(qp->rss);
 	free_links(qp);

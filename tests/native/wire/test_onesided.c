@@ -189,7 +189,9 @@ static void test_read_meanwhile(bool reset)
 	if (reset) {
 		CHECK_OK(qp_to_error(hosts[0].qp));
 		poll_status(hosts[0].side.cq, FFV_WC_WR_FLUSH_ERR);
+		uint64_t began_ns = ffv_clock_ns();
 		CHECK_OK(ffv_destroy_qp(hosts[0].qp));
+		CHECK(ffv_clock_ns() - began_ns < 1000000000u); /* not given up: the device has let go */
 		hosts[0].qp = NULL;
 		memset(sink, 2, LENGTH);
 	} else {
