@@ -168,8 +168,8 @@ def check_iperf3(ends: Ends, port: int, mebibytes: int) -> None:
                 amount = ("-n", f"{mebibytes * effort}M", "-P", "2")
                 told = json.loads(ends.run("iperf3", "-J", "-c", ends.server_at.address, *where, *amount, *direction))
                 assert "error" not in told
-                # The last ones may come after it has counted.
-                assert told["end"]["sum_received"]["bytes"] >= mebibytes * effort << 19
+                # The last ones may come after it has counted: of two streams, what 20 MB of buffers hold.
+                assert told["end"]["sum_received"]["bytes"] >= mebibytes * effort << 18
     ends.check("iperf3")
 
 
