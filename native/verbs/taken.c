@@ -18,7 +18,8 @@
 struct taken {
 	struct ffv_context *ctx;
 	struct ffv_rq *rq;
-	uint32_t srqn;                /* of an XRC queue, else 0 */
+	struct ffv_srq *xrc;          /* the queue, if it is an XRC one, which requests name by its number */
+	uint32_t srqn;
 	uint64_t position;
 	bool may_be_taken;            /* a living requester has named it: it has taken it, or is going on to another one */
 	bool is_taken;
@@ -81,7 +82,7 @@ static void look_at_datagram(struct taken *taken, const struct ffv_qp_ref *reque
 
 static void look_at_view(struct taken *taken, struct ffv_view *view)
 {
-	if (taken->srqn)
+	if (taken->xrc)
 		ffv_xrc_each_requester(view, look_at_xrc, taken);
 	else
 		each_datagram(view, look_at_datagram, taken);
@@ -105,7 +106,7 @@ static bool is_taken_by_living(struct taken *taken)
 
 	do {
 		taken->may_be_taken = taken->is_taken = false;
-		if (!taken->srqn)
+		if (!taken->xrc)
 			look_at_connected(taken);
 		look_at_view(taken, &taken->ctx->view);
 		pthread_mutex_lock(&taken->ctx->lock);
@@ -123,6 +124,8 @@ static bool is_taken_by_living(struct taken *taken)
 /* True if a completion that is not polled reports it, of whatever queue pair receives from there. */
 static bool is_reported(const struct taken *taken)
 {
+	if (taken->xrc)
+		return ffv_cq_reports(taken->xrc->cq, taken->xrc, taken->position);
 	for (uint32_t i = 0; i < FFV_MAX_QP; i++) {
 		struct ffv_qp *qp = ffv_context_qp(taken->ctx, i);
 		if (qp && qp->recv_cq && ffv_qp_rq(qp) == taken->rq &&
@@ -130,6 +133,13 @@ static bool is_reported(const struct taken *taken)
 			return true;
 	}
 	return false;
+}
+
+/* It was the dead one's. In this order: who had it completes it, then forgets it, and only then can it be polled. */
+static bool is_lost(struct taken *taken)
+{
+	return ffv_rq_is_out(taken->rq, taken->position) && !is_taken_by_living(taken) && !is_reported(taken) &&
+	       ffv_rq_is_out(taken->rq, taken->position);
 }
 
 /* ---- flushing -------------------------------------------------------------------------------------------------------------- */
@@ -149,9 +159,7 @@ void ffv_taken_flush(struct ffv_context *ctx, struct ffv_qp *qp, const struct ff
 {
 	struct taken taken = { .ctx = ctx, .rq = ffv_qp_rq(qp), .position = ffv_word_load(&requester->taken_position) };
 
-	/* In this order: who had it completes it, then forgets it, and only then can it be polled. */
-	if (ffv_word_load(&requester->rq_taken) != FFV_TAKEN_NOT && ffv_rq_is_out(taken.rq, taken.position) &&
-	    !is_taken_by_living(&taken) && !is_reported(&taken) && ffv_rq_is_out(taken.rq, taken.position))
+	if (ffv_word_load(&requester->rq_taken) != FFV_TAKEN_NOT && is_lost(&taken))
 		complete(ctx, &qp->ref, qp->recv_cq, taken.position);
 }
 
@@ -169,9 +177,9 @@ static bool flush_xrc(void *arg, struct ffv_qp_ref *requester)
 
 	if (!srq || srq->type != FFV_SRQT_XRC || requester->shm->rq_taken == FFV_TAKEN_NOT)
 		return false;
+	taken.xrc = srq;
 	taken.rq = &srq->rq;
-	if (!ffv_rq_is_out(taken.rq, taken.position) || is_taken_by_living(&taken) ||
-	    ffv_cq_reports(srq->cq, srq, taken.position) || !ffv_rq_is_out(taken.rq, taken.position))
+	if (!is_lost(&taken))
 		return false;
 	struct ffv_qp_ref to = { .view = &ctx->view, .qpn = qpn & 0xffffff, .type = FFV_QPT_XRC_RECV,
 				 .recv_cq = srq->cq->ref, .rq = srq->rq.ref };
