@@ -18,7 +18,6 @@ CPU_SIZES: Final = (64 * KIB, MIB)
 CPU_MODES: Final = (("ffverbs_c_events", "asleep on events", 8), ("tcp", "TCP over loopback", 2))
 # Messages of a stream: some 8 GB.
 STREAM_BYTES: Final = 8 << 30
-FEW_BATCHES: Final = 7
 
 
 def size_name(size_bytes: int) -> str:
@@ -48,12 +47,19 @@ def _send_bw(size_bytes: int, loop: str) -> Callable[[Setup], tuple[float, dict[
     return measure
 
 
+def _libfabric_bw(size_bytes: int) -> Subject:
+    def measure(setup: Setup) -> tuple[float, dict[str, Any]]:
+        return modes.libfabric_stream(setup, size_bytes, STREAM_BYTES // 4 // size_bytes), {}
+
+    return Subject(f"libfabric_bw_{size_name(size_bytes)}", f"libfabric shm {size_bytes // KIB} KiB", "B/s", measure)
+
+
 def _bare_copy(size_bytes: int) -> Callable[[Setup], tuple[float, dict[str, Any]]]:
     """One memcpy into one buffer that nobody looks at, as send_bw does it."""
 
     def measure(setup: Setup) -> tuple[float, dict[str, Any]]:
         iters = max(64, MIB * 1024 // size_bytes)
-        words = [programs.limits(), "copy", "--cpus", setup.cpus, "--batches", str(FEW_BATCHES), "--slots", "1"]
+        words = [programs.limits(), "copy", "--cpus", setup.cpus, "--batches", str(modes.FEW_BATCHES), "--slots", "1"]
         found = programs.run_json([*words, "--size", str(size_bytes), "--iters", str(iters)])
         return number(found, "far_end_idle_bytes_per_s")
 
@@ -64,7 +70,7 @@ def _cost(test: str, count: int) -> Callable[[Setup], tuple[float, dict[str, Any
     def measure(setup: Setup) -> tuple[float, dict[str, Any]]:
         core = setup.cpus.split(",")[0]
         program = ["taskset", "-c", core, programs.with_engine("scaling")]
-        words = [*program, test, str(count), "--batches", str(FEW_BATCHES)]
+        words = [*program, test, str(count), "--batches", str(modes.FEW_BATCHES)]
         with tempfile.TemporaryDirectory(prefix="ffv-") as folder:
             return number(programs.run_json(words, env={"FFVERBS_DIR": folder}), "best_ns")
 
@@ -98,13 +104,14 @@ def _streams() -> list[Subject]:
         Subject(f"copy_idle_{size_name(size)}", f"bare copy {size // KIB} KiB, nobody looks", "B/s", _bare_copy(size))
         for size in (64 * KIB, *STREAM_SIZES)
     ]
-    found = []
+    found = [_libfabric_bw(64 * KIB)]
     for size in STREAM_SIZES:
         name, text = size_name(size), f"{size // MIB} MiB"
         tag_bw = ucx("tag_bw", size, STREAM_BYTES // 4 // size, "bytes_per_s")
         found += [
             Subject(f"send_bw_{name}", f"SEND {text}", "B/s", _send_bw(size, "c")),
             Subject(f"ucx_tag_bw_{name}", f"UCX tag_bw {text}", "B/s", tag_bw),
+            _libfabric_bw(size),
         ]
     return [*copies, *found, Subject("send_bw_1m_python", "SEND 1 MiB from Python", "B/s", _send_bw(MIB, "python"))]
 

@@ -113,6 +113,14 @@ def ucx_put() -> str:
         raise NotMeasuredError(f"{error} (Debian's libucx-dev has what ucx_put.c needs)") from error
 
 
+def fi_stream() -> str:
+    """Return the program that measures libfabric's messages; NotMeasuredError without libfabric's headers."""
+    try:
+        return compiled("fi_stream", "-lfabric")
+    except NotMeasuredError as error:
+        raise NotMeasuredError(f"{error} (Debian's libfabric-dev has what fi_stream.c needs)") from error
+
+
 def ffv_write() -> str:
     """Return the program that measures the engine's WRITE."""
     return with_engine("ffv_write")

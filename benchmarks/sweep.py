@@ -33,7 +33,7 @@ SHORT_SIZES: Final = tuple(8 * 8**i for i in range(7))  # 8 B to 2 MiB
 FULL_SIZES: Final = tuple(2**i for i in range(1, 23))  # 2 B to 4 MiB
 SHORT_REPEATS: Final = 3
 FULL_REPEATS: Final = 5
-SHORT_MINUTES: Final = 6.0
+SHORT_MINUTES: Final = 9.0
 # Measured whatever the time: the ends and the middle.
 LEAST_SIZES: Final = 3
 # How long a test may take, by a rough guess of a mode's speed.

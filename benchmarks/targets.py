@@ -30,8 +30,6 @@ class Target:
         return ratio <= self.bound if self.is_ceiling else ratio >= self.bound
 
 
-
-
 def _by_size() -> list[Target]:
     """Return the claims that are made for several sizes."""
     found = []
@@ -41,6 +39,7 @@ def _by_size() -> list[Target]:
     for size in ("64k", "1m", "4m"):
         found += [
             Target(f"send_bw_{size}", f"ucx_tag_bw_{size}", 3.0, is_ceiling=False),
+            Target(f"send_bw_{size}", f"libfabric_bw_{size}", 3.0, is_ceiling=False),
             Target(f"send_bw_{size}", f"copy_idle_{size}", 0.9, is_ceiling=False, note="a single copy"),
         ]
     for size in ("64k", "1m"):
