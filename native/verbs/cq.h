@@ -18,9 +18,6 @@ void ffv_cq_publish_new(struct ffv_cq *cq);
 /* Takes one completion, with what an extended queue keeps: 1, 0 if there is none, or an error. */
 int ffv_cq_poll_ex(struct ffv_cq *cq, struct ffv_wc_ex *wc);
 
-/* Takes back ffv_req_notify_cq: an event that is raised already comes all the same. */
-void ffv_cq_disarm(struct ffv_cq *cq);
-
 /* ---- rings: cq_ring.c ---- */
 /* The ring of a new queue. */
 int ffv_cq_first_ring(struct ffv_cq *cq, uint32_t cqe);

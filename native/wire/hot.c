@@ -12,7 +12,7 @@ void ffv_proxy_heat(struct ffv_proxy *proxy)
 {
 	if (proxy->is_hot || proxy->state != FFV_PROXY_OPEN)
 		return;
-	ffv_cq_disarm(proxy->cq);
+	ffv_cancel_notify_cq(proxy->cq);
 	proxy->is_hot = true;
 	proxy->hot_next = proxy->router->hot;
 	proxy->router->hot = proxy;

@@ -774,6 +774,9 @@ uint32_t ffv_cq_handle(struct ffv_cq *cq);
 /* Returns the number of completions written to wc (0 = none), -EIO after an overrun. */
 int ffv_poll_cq(struct ffv_cq *cq, int num_entries, struct ffv_wc *wc);
 int ffv_req_notify_cq(struct ffv_cq *cq, int solicited_only);
+/* Takes back ffv_req_notify_cq, which libibverbs cannot: 1 = the queue is not armed any more, 0 = it was not (an event for it
+ * has been raised, or is about to be). Who woke up for another reason spares whoever completes a system call. */
+int ffv_cancel_notify_cq(struct ffv_cq *cq);
 
 /* Extended completion queues. Such a queue is accepted wherever a completion queue is; ffv_poll_cq works on it too.
  * -EOPNOTSUPP for fields and flags that the device does not have (FFV_WC_EX_WITH_CVLAN: it strips no VLAN tags). */
