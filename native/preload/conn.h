@@ -134,6 +134,11 @@ void pre_retire(struct pre_conn *conn);
 /* No number any more. */
 void pre_end(struct pre_conn *conn);
 
+static inline bool pre_is_all_on_verbs(const struct pre_conn *conn)
+{
+	return ffv_load_relaxed(&conn->rx_on_verbs) && ffv_load_relaxed(&conn->tx_on_verbs);
+}
+
 /* ---- fork.c -------------------------------------------------------------------------------------------------------------------- */
 
 /* Before the first stream or listener is used, when the engine has its own handlers of fork: those run inside of ours. */

@@ -5,7 +5,8 @@
  * number stand in the kernel's set under the member's address, which no program uses as its own data.
  *
  * A member is hot: it is looked at in each wait; or it is armed, and the kernel tells when to look again. So a wait costs
- * what happens, not how many there are.
+ * what happens, not how many there are. Who sleeps arms the hot ones, too, and takes that back when it wakes up: those that
+ * send meanwhile raise no events.
  *
  * Threads: any. Locks: a set's, then `lists` (which members a connection has).
  */
@@ -18,6 +19,8 @@
 
 #define EVENTS_AT_ONCE 256
 #define MOST_LOOKS 4
+#define HOT_SLEEPS 8               /* what was not ready before so many sleeps is hot no longer */
+#define HOT_MOST 64                /* nor are more than that, over a sleep */
 #define KERNEL_EVERY 8             /* while streams are ready, the kernel is asked in one wait of so many */
 
 /* ---- changing a set ------------------------------------------------------------------------------------------------------------------------- */
@@ -104,6 +107,7 @@ static int collect(struct pre_set *set, struct epoll_event *events, int most)
 			continue;
 		}
 		events[count++] = (struct epoll_event){ .events = mask, .data = member->wanted.data };
+		member->sleeps = 0;
 		member->is_disabled = member->wanted.events & EPOLLONESHOT;
 		*at = member->next_hot;
 		if (set->hot_end == &member->next_hot)
@@ -118,24 +122,52 @@ static int collect(struct pre_set *set, struct epoll_event *events, int most)
 	return count;
 }
 
-/* False: one of them is ready. */
+/* While nobody sleeps, who sends need not wake anybody: each event that is raised all the same costs two system calls. */
+static void unarm_hot(struct pre_set *set)
+{
+	if (!set->hot_are_armed || ffv_load_seq_cst(&set->sleepers))
+		return;
+	for (struct pre_member *member = set->hot; member; member = member->next_hot) {
+		if (member->armed)
+			ffv_socket_disarm(member->armed, 0);
+		member->armed = NULL;
+	}
+	set->hot_are_armed = false;
+}
+
+/* Is it ready after all? It is to be reported yet. */
+static bool has_become_ready(struct pre_member *member)
+{
+	uint64_t seen = member->seen;
+	uint32_t edge = member->tcp_edge;
+
+	if (!readiness(member))
+		return false;
+	member->seen = seen;
+	member->tcp_edge |= edge;
+	return true;
+}
+
+/* False: one of them is ready. Those that were ready lately stay hot; the rest is the kernel's to tell of. */
 static bool arm_all(struct pre_set *set)
 {
-	while (set->hot) {
-		struct pre_member *member = set->hot;
+	uint32_t stay = 0;
+
+	for (struct pre_member *member = set->hot, *next; member; member = next) {
+		next = member->next_hot;
+		if (!pre_member_show(member)) {
+			unarm_hot(set);
+			return false; /* nor can we sleep, then */
+		}
 		if (!member->armed && ffv_socket_arm(member->engine, &member->armed) < 0)
 			member->armed = NULL;
-		uint64_t seen = member->seen;
-		uint32_t edge = member->tcp_edge;
-		if (readiness(member)) {
-			member->seen = seen; /* to be reported yet */
-			member->tcp_edge |= edge;
-			if (member->armed)
-				ffv_socket_disarm(member->armed, 0);
-			member->armed = NULL;
+		set->hot_are_armed = true;
+		if (has_become_ready(member)) {
+			unarm_hot(set);
 			return false;
 		}
-		pre_member_cool(member);
+		if (++member->sleeps > HOT_SLEEPS || ++stay > HOT_MOST)
+			pre_member_cool(member);
 	}
 	return true;
 }
@@ -231,6 +263,7 @@ static int wait_in(struct pre_set *set, struct epoll_event *events, int most, in
 			return count;
 		pthread_mutex_lock(&set->lock);
 		int given = sort_out(set, told, count, events + ready);
+		unarm_hot(set);
 		pthread_mutex_unlock(&set->lock);
 		if (ready + given)
 			return ready + given;

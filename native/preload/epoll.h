@@ -25,6 +25,7 @@ struct pre_set {
 	struct pre_member *kick;           /* stands for the eventfd in the kernel's set */
 	int kick_fd;
 	bool is_open;
+	bool hot_are_armed;                /* some may be */
 	struct ffv_spin_state spin;
 	uint32_t unasked;                  /* waits since the kernel was asked */
 	_Atomic uint32_t sleepers;
@@ -36,12 +37,14 @@ struct pre_member {
 	struct pre_conn *conn;             /* held */
 	int fd;                            /* the program's number */
 	struct epoll_event wanted;
-	bool has_stream;                   /* in the kernel's set as ours */
+	bool has_stream;                   /* ours to tell of */
+	bool is_shown;                     /* its stream's number is in the kernel's set */
 	bool is_hot, is_disabled;          /* after EPOLLONESHOT */
 	uint32_t tcp_events;               /* what the TCP socket is asked for; 0: it is not in the kernel's set */
 	uint32_t tcp_edge;                 /* what it has told and was not reported */
 	int engine;
 	struct ffv_rs_socket *armed;
+	uint32_t sleeps;                   /* since it was ready */
 	uint64_t seen;                     /* what was true of the stream when it was reported last */
 	struct pre_member *next_in_set, *next_in_conn, *next_hot;
 };
@@ -57,6 +60,8 @@ int pre_set_control(struct pre_set *set, struct pre_conn *conn, int operation, i
 /* It is looked at in each wait; fired: the kernel told of it. */
 void pre_member_heat(struct pre_member *member, bool fired);
 void pre_member_cool(struct pre_member *member);
+/* Its stream's number stands in the kernel's set, so that it can be armed; false: it cannot. */
+bool pre_member_show(struct pre_member *member);
 /* Asks the TCP socket for what the stream does not tell. */
 void pre_member_follow(struct pre_member *member);
 /* The connection may have got its stream. */

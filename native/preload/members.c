@@ -14,6 +14,7 @@
 
 #define SETS 65536
 #define MEMBERS 65536u
+#define ANYTHING ~0u                   /* what the TCP socket is asked for has to be said anew */
 
 static _Atomic(struct pre_set *) sets[SETS];
 static int end_of_sets;                /* lists */
@@ -128,12 +129,12 @@ void pre_member_follow(struct pre_member *member)
 {
 	uint32_t kinds = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLRDNORM | EPOLLWRNORM;
 	uint32_t events = (uint32_t)pre_tcp_events(member->conn, (int)(member->wanted.events & kinds));
-	bool all = ffv_load_relaxed(&member->conn->rx_on_verbs) && ffv_load_relaxed(&member->conn->tx_on_verbs);
 
-	events = all ? 0 : events | EPOLLERR | (member->wanted.events & EPOLLET);
+	events = pre_is_all_on_verbs(member->conn) ? 0 : events | EPOLLERR | (member->wanted.events & EPOLLET);
 	if (events == member->tcp_events)
 		return;
-	control(member->set, events ? EPOLL_CTL_MOD : EPOLL_CTL_DEL, member->fd, events, member);
+	int operation = !events ? EPOLL_CTL_DEL : member->tcp_events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+	control(member->set, operation, member->fd, events, member);
 	member->tcp_events = events;
 }
 
@@ -147,19 +148,24 @@ static int control_tcp(struct pre_member *member, int operation)
 	return pre_real()->epoll_ctl(member->set->fd, operation, member->fd, &event);
 }
 
-/* The connection has got its stream. */
+/* The connection has got its stream. Programs that change what they wait for with each message cost the kernel nothing so:
+ * the stream's number is put into its set by who is going to sleep. */
 void pre_member_take_over(struct pre_member *member)
 {
 	if (member->has_stream || !ffv_load_acquire(&member->conn->has_engine))
 		return;
 	member->engine = member->conn->engine;
-	if (control(member->set, EPOLL_CTL_ADD, member->engine, EPOLLIN, member))
-		return;
 	member->has_stream = true;
-	member->tcp_events = ~0u;
 	member->seen = PRE_NEVER_SEEN;
 	pre_member_follow(member);
 	pre_member_heat(member, false);
+}
+
+bool pre_member_show(struct pre_member *member)
+{
+	if (!member->is_shown)
+		member->is_shown = !control(member->set, EPOLL_CTL_ADD, member->engine, EPOLLIN, member);
+	return member->is_shown;
 }
 
 static void give_back(struct pre_member *member, bool restores)
@@ -170,13 +176,16 @@ static void give_back(struct pre_member *member, bool restores)
 		return;
 	pre_member_heat(member, false);
 	pre_member_cool(member);
-	control(set, EPOLL_CTL_DEL, member->engine, 0, NULL);
+	if (member->is_shown)
+		control(set, EPOLL_CTL_DEL, member->engine, 0, NULL);
+	member->is_shown = false;
 	if (restores) {
 		struct epoll_event wanted = member->wanted;
 		if (member->is_disabled)
 			member->wanted.events = EPOLLONESHOT;
 		control_tcp(member, member->tcp_events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD);
 		member->wanted = wanted;
+		member->tcp_events = ANYTHING;
 	}
 	if (!restores && member->tcp_events)
 		control(set, EPOLL_CTL_DEL, member->fd, 0, NULL);
@@ -207,7 +216,8 @@ static void remove_member(struct pre_member *member)
 	pre_put(conn);
 }
 
-static void add_member(struct pre_set *set, struct pre_conn *conn, int fd, const struct epoll_event *event)
+/* tcp_events: what the kernel's set has been told to report of the TCP socket. False: no memory. */
+static bool add_member(struct pre_set *set, struct pre_conn *conn, int fd, const struct epoll_event *event, uint32_t tcp_events)
 {
 	pthread_mutex_lock(&lists);
 	struct pre_member *member = take_member();
@@ -217,18 +227,21 @@ static void add_member(struct pre_set *set, struct pre_conn *conn, int fd, const
 		member->conn = conn;
 		member->fd = fd;
 		member->wanted = *event;
+		member->tcp_events = tcp_events;
 		member->next_in_set = set->members;
 		set->members = member;
 		member->next_in_conn = conn->members;
 		conn->members = member;
 	}
 	pthread_mutex_unlock(&lists);
-	if (member && event->events & EPOLLONESHOT)
+	if (!member)
+		return false;
+	if (tcp_events && event->events & EPOLLONESHOT)
 		control_tcp(member, EPOLL_CTL_MOD);
-	if (member)
-		pre_member_take_over(member);
-	if (member && member->has_stream)
+	pre_member_take_over(member);
+	if (member->has_stream)
 		kick(set);
+	return true;
 }
 
 /* ---- what connections tell ------------------------------------------------------------------------------------------------------------------ */
@@ -377,7 +390,7 @@ static int modify(struct pre_set *set, struct pre_member *member, const struct e
 	member->seen = PRE_NEVER_SEEN;
 	member->tcp_edge = 0;
 	if (member->tcp_events) {
-		member->tcp_events = ~0u; /* again, for the edge */
+		member->tcp_events = ANYTHING; /* again, for the edge */
 		pre_member_follow(member);
 	}
 	pre_member_heat(member, false);
@@ -400,9 +413,11 @@ int pre_set_control(struct pre_set *set, struct pre_conn *conn, int operation, i
 		remove_member(member);
 		return 0;
 	}
+	if (operation == EPOLL_CTL_ADD && !member && pre_is_all_on_verbs(conn) && add_member(set, conn, fd, event, 0))
+		return 0;
 	int rc = pre_real()->epoll_ctl(set->fd, operation, fd, event);
 	if (!rc && operation == EPOLL_CTL_ADD)
-		add_member(set, conn, fd, event);
+		add_member(set, conn, fd, event, ANYTHING);
 	if (!rc && operation == EPOLL_CTL_DEL && member)
 		remove_member(member);
 	return rc;

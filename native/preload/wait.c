@@ -65,11 +65,6 @@ int pre_tcp_events(const struct pre_conn *conn, int wanted)
 	return events;
 }
 
-static bool is_all_on_verbs(const struct pre_conn *conn)
-{
-	return ffv_load_relaxed(&conn->rx_on_verbs) && ffv_load_relaxed(&conn->tx_on_verbs);
-}
-
 static struct timespec time_left(uint64_t deadline_ns)
 {
 	uint64_t now_ns = ffv_clock_ns(), left_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
@@ -119,7 +114,7 @@ static int look_at_streams(struct round *round)
 		struct pollfd *fd = &round->fds[at->index], *kernel = &round->kernel[at->index];
 		fd->revents = (short)pre_stream_readiness(at->conn, fd->events);
 		kernel->events = (short)pre_tcp_events(at->conn, fd->events);
-		kernel->fd = is_all_on_verbs(at->conn) ? -1 : fd->fd;
+		kernel->fd = pre_is_all_on_verbs(at->conn) ? -1 : fd->fd;
 		ready += fd->revents != 0;
 	}
 	return ready;

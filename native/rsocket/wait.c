@@ -90,6 +90,9 @@ static void disarm(struct ffv_rs_socket *socket, bool fired)
 		socket->is_armed = false;
 		ffv_rs_kick(socket); /* the others slept for that event too */
 	}
+	/* Nobody waits for the event any more: who completes need not raise it. */
+	if (!socket->sleepers && socket->is_armed && !socket->is_watched && ffv_cancel_notify_cq(socket->stream.cq) == 1)
+		socket->is_armed = false;
 	if (!socket->sleepers && socket->is_kicked) {
 		socket->is_kicked = false;
 		while (read(socket->kick_fd, &count, sizeof count) < 0 && errno == EINTR)

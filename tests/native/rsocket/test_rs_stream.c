@@ -178,6 +178,39 @@ static void test_sleeping_on_the_number(void)
 	ffv_close_socket(pair[1]);
 }
 
+/* Of those who sleep, the last one who wakes up for another reason takes back that the stream tells the kernel. */
+static void test_waking_up_for_another_reason(void)
+{
+	struct ffv_rs_socket *one, *other;
+	struct pollfd ready;
+	int pair[2];
+	char got;
+
+	rs_pair(pair);
+	ready = (struct pollfd){ .fd = pair[1], .events = POLLIN };
+	CHECK_EQ(ffv_socket_arm(pair[1], &one), POLLOUT);
+	while (poll(&ready, 1, 0) == 1) { /* what connecting has left */
+		ffv_socket_disarm(one, 1);
+		CHECK_EQ(ffv_socket_arm(pair[1], &one), POLLOUT);
+	}
+	CHECK_EQ(ffv_socket_arm(pair[1], &other), POLLOUT);
+	ffv_socket_disarm(one, 0);
+	CHECK_EQ(ffv_send(pair[0], "x", 1, 0), 1);
+	CHECK_EQ(poll(&ready, 1, HANG_MS), 1); /* the other one still sleeps */
+	ffv_socket_disarm(other, 1);
+	CHECK_EQ(ffv_recv(pair[1], &got, 1, 0), 1);
+	CHECK_EQ(ffv_socket_arm(pair[1], &one), POLLOUT);
+	ffv_socket_disarm(one, 0);
+	CHECK_EQ(ffv_send(pair[0], "y", 1, 0), 1);
+	CHECK_EQ(poll(&ready, 1, 0), 0);
+	CHECK_EQ(ffv_socket_arm(pair[1], &one), POLLIN | POLLOUT);
+	ffv_socket_disarm(one, 0);
+	CHECK_EQ(ffv_recv(pair[1], &got, 1, 0), 1);
+	CHECK_EQ(got, 'y');
+	ffv_close_socket(pair[0]);
+	ffv_close_socket(pair[1]);
+}
+
 static void test_not_blocking(void)
 {
 	struct sockaddr_in addr;
@@ -275,6 +308,7 @@ int main(void)
 	test_small_ones_unread();
 	test_failures();
 	test_sleeping_on_the_number();
+	test_waking_up_for_another_reason();
 	test_not_blocking();
 	test_watched();
 	/* the connection manager's own thread may still be ending the last of them */
