@@ -2,12 +2,14 @@
 
 `python programs.py serve HOST` prints its port and serves until its input ends. `python programs.py talk HOST PORT SEED
 CONNECTIONS SECONDS` talks over so many connections at once with random sizes, flags and ends, and prints what it did as
-JSON. `python programs.py asyncio COUNT` is server and clients in one, and prints how many connections were on verbs.
+JSON. `python programs.py asyncio-serve HOST` and `asyncio-talk HOST PORT COUNT` do so in one thread each, with all
+connections at once; the latter prints how many were on verbs.
 """
 
 import asyncio
 import json
 import random
+import resource
 import socket
 import sys
 import threading
@@ -115,31 +117,43 @@ def talk(host: str, port: int, seed: int, connections: int, seconds: float) -> N
     }))  # fmt: skip
 
 
-async def echo_many(count: int) -> int:
-    """An asyncio server and so many clients at once; returns how many of them were on verbs."""
+def need_descriptors() -> None:
+    """Raise the limit as far as it goes: a connection on verbs takes several."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(CHUNK):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, backlog=count)
-    port = server.sockets[0].getsockname()[1]
-
-    async def one(number: int) -> bool:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        data = piece(number, number, 1000 + 997 * number % 100_000)
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Send back what comes, to its end."""
+    while data := await reader.read(CHUNK):
         writer.write(data)
-        writer.write_eof()
-        assert await reader.read() == data
-        verbs = on_verbs(writer.get_extra_info("socket")._sock)
-        writer.close()
-        return verbs
+        await writer.drain()
+    writer.close()
 
-    results = await asyncio.gather(*(one(number) for number in range(count)))
+
+async def echo_once(host: str, port: int, number: int) -> bool:
+    """Send some, end, and check what comes back; tells whether that went over verbs."""
+    reader, writer = await asyncio.open_connection(host, port)
+    data = piece(number, number, 1000 + 997 * number % 100_000)
+    writer.write(data)
+    writer.write_eof()
+    assert await reader.read() == data
+    verbs = on_verbs(writer.get_extra_info("socket")._sock)
+    writer.close()
+    return verbs
+
+
+async def talk_at_once(host: str, port: int, count: int) -> int:
+    """So many clients at once, in one thread; returns how many of them were on verbs."""
+    return sum(await asyncio.gather(*(echo_once(host, port, number) for number in range(count))))
+
+
+async def serve_by_asyncio(host: str) -> None:
+    """Serve all connections in one thread, until standard input ends."""
+    server = await asyncio.start_server(echo, host, 0, backlog=1024)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.to_thread(sys.stdin.read)
     server.close()
-    return sum(results)
 
 
 if __name__ == "__main__":
@@ -148,5 +162,9 @@ if __name__ == "__main__":
             serve(host_name)
         case ["talk", host_name, port_text, seed_text, count_text, seconds_text]:
             talk(host_name, int(port_text), int(seed_text), int(count_text), float(seconds_text))
-        case ["asyncio", count_text]:
-            print(asyncio.run(echo_many(int(count_text))))
+        case ["asyncio-serve", host_name]:
+            need_descriptors()
+            asyncio.run(serve_by_asyncio(host_name))
+        case ["asyncio-talk", host_name, port_text, count_text]:
+            need_descriptors()
+            print(asyncio.run(talk_at_once(host_name, int(port_text), int(count_text))))

@@ -17,6 +17,7 @@ import pytest
 PROGRAMS = str(Path(__file__).with_name("programs.py"))
 ROOT = Path(__file__).resolve().parents[2]
 HANG_SECONDS = 240
+MANY = 500  # connections at once
 VERBS = [sys.executable, "-m", "ffverbs.rsocket"]
 PLAIN = [sys.executable]
 
@@ -28,10 +29,10 @@ def address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def server(face: list[str]) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+def server(face: list[str], how: str = "serve") -> Iterator[tuple[int, subprocess.Popen[str]]]:
     """An echo server; its port and its process."""
     with subprocess.Popen(
-        [*face, PROGRAMS, "serve", "127.0.0.1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*face, PROGRAMS, how, "127.0.0.1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stdout is not None
@@ -88,10 +89,10 @@ def test_soak(seed: int) -> None:
 
 
 def test_asyncio_with_many_connections() -> None:
-    done = subprocess.run(
-        [*VERBS, PROGRAMS, "asyncio", "100"], stdout=subprocess.PIPE, text=True, timeout=HANG_SECONDS, check=True
-    )
-    assert done.stdout.strip() == "100"
+    with server(VERBS, "asyncio-serve") as (port, _):
+        talk = [*VERBS, PROGRAMS, "asyncio-talk", "127.0.0.1", str(port), str(MANY)]
+        done = subprocess.run(talk, stdout=subprocess.PIPE, text=True, timeout=HANG_SECONDS, check=True)
+    assert int(done.stdout) == MANY
 
 
 def test_nothing_is_left_open() -> None:

@@ -5,9 +5,9 @@ own, for TCP, and the hosts have theirs; so each can be cut.
 """
 
 import contextlib
+import itertools
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -17,15 +17,17 @@ from pathlib import Path
 import pytest
 
 from tests.lab.network import NetHosts, Network, unavailable
+from tests.sockets import debian
 from tests.sockets.conversation import VERBS, Connection, exchange
-from tests.sockets.translated import ENDS, HANG_SECONDS, Ends, Place, check_iperf3, need
+from tests.sockets.translated import ENDS, HANG_SECONDS, Ends, Place
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"no networks on this host: {unavailable()}")
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = Path(sys.executable).name
 PROGRAMS = str(Path(__file__).with_name("programs.py"))
-PORT = 7001
+FETCH = "import sys, urllib.request; urllib.request.urlretrieve(sys.argv[1], sys.argv[2])"
+PORTS = itertools.count(7001)
 
 
 class ContainerNetwork(Network):
@@ -35,6 +37,15 @@ class ContainerNetwork(Network):
 
     def address(self, name: str) -> str:
         return f"10.77.{self.names.index(name) + 1}.1"
+
+
+class OpenHosts(NetHosts):
+    """Whose containers may be of any user: PostgreSQL does not run as root."""
+
+    def make_directory(self, name: str) -> None:
+        super().make_directory(name)
+        self.directory(name).chmod(0o777)
+        self.folder.parent.chmod(0o711)
 
 
 class Containers:
@@ -56,7 +67,7 @@ class Containers:
 @pytest.fixture(scope="module", name="containers")
 def containers_fixture() -> Iterator[Containers]:
     names = ("a", "b")
-    with Network(names) as between_hosts, NetHosts(between_hosts) as hosts, ContainerNetwork(names) as network:
+    with Network(names) as between_hosts, OpenHosts(between_hosts) as hosts, ContainerNetwork(names) as network:
         yield Containers(network, hosts)
 
 
@@ -100,6 +111,32 @@ def test_python_programs(plain: Ends, seed: int, kind: str) -> None:
     assert result["on_verbs"] == (result["streams"] if kind == "both" else 0)
 
 
+@pytest.mark.parametrize("kind", ENDS)
+def test_asyncio_with_many_connections(plain: Ends, kind: str) -> None:
+    """Five hundred at once, in one thread at each end."""
+    faces = [VERBS if on_verbs else () for on_verbs in ENDS[kind]]
+    command = (sys.executable, *faces[0], PROGRAMS, "asyncio-serve", plain.server_at.address)
+    with plain.serving(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        talk = (PROGRAMS, "asyncio-talk", plain.server_at.address, echo_port(server), "500")
+        assert int(plain.run(sys.executable, *faces[1], *talk)) == (500 if kind == "both" else 0)
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_http_server_with_urllib(plain: Ends, kind: str, tmp_path: Path) -> None:
+    """Two programs of the standard library that know nothing of us."""
+    faces = [VERBS if on_verbs else () for on_verbs in ENDS[kind]]
+    (tmp_path / "file").write_bytes(body := os.urandom(3_000_000))
+    port = next(PORTS)
+    where = (plain.server_at.address, str(port))
+    serve = ("-m", "http.server", "-b", where[0], "-d", tmp_path, where[1])
+    with plain.serving(
+        sys.executable, *faces[0], *serve, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    ) as server:
+        plain.await_port(port, server)
+        plain.run(sys.executable, *faces[1], "-c", FETCH, f"http://{where[0]}:{port}/file", tmp_path / "got")
+    assert (tmp_path / "got").read_bytes() == body
+
+
 # ---- unmodified programs ----------------------------------------
 
 
@@ -114,26 +151,46 @@ def test_every_byte_arrives(ends: Ends, seed: int) -> None:
     ends.check(PYTHON)
 
 
-def test_iperf3(ends: Ends) -> None:
-    check_iperf3(ends, PORT, 32)
+@pytest.fixture(name="port")
+def port_fixture() -> int:
+    """A port that no test before this one has used: the containers' networks are ours alone."""
+    return next(PORTS)
 
 
-def test_redis(ends: Ends, tmp_path: Path) -> None:
-    need("redis-server", "redis-cli", "redis-benchmark")
-    where = ("-h", ends.server_at.address, "-p", str(PORT + 1))
-    with ends.serving(
-        *("redis-server", "--port", str(PORT + 1), "--protected-mode", "no", "--save", "", "--dir", tmp_path),
-        stdout=subprocess.DEVNULL,
-    ) as server:
-        ends.await_port(PORT + 1, server)
-        for effort in ends.efforts("redis-benchmark"):
-            work = ("-t", "set,get", "-n", str(2000 * effort), "-c", "10", "-P", "4", "--csv")
-            told = ends.run("redis-benchmark", *where, *work)
-            assert len(re.findall(r'^"(?:SET|GET)', told, re.M)) == 2
-        value = os.urandom(500_000).hex()
-        assert ends.run("redis-cli", *where, "-x", "set", "big", input=value) == "OK\n"
-        assert ends.run("redis-cli", *where, "get", "big") == value + "\n"
-    ends.check("redis-benchmark")
+def test_http_server_with_curl(ends: Ends, port: int, tmp_path: Path) -> None:
+    debian.check_http_server(ends, port, tmp_path)
+
+
+def test_iperf3(ends: Ends, port: int) -> None:
+    debian.check_iperf3(ends, port, 32)
+
+
+def test_redis(ends: Ends, port: int, tmp_path: Path) -> None:
+    debian.check_redis(ends, port, tmp_path, "4")
+
+
+def test_memcached(ends: Ends, port: int) -> None:
+    debian.check_memcached(ends, port, "2")
+
+
+def test_nginx_with_curl_and_wrk(ends: Ends, port: int, tmp_path: Path) -> None:
+    debian.check_nginx(ends, port, tmp_path)
+
+
+def test_rsync_from_its_daemon(ends: Ends, port: int, tmp_path: Path) -> None:
+    debian.check_rsync(ends, port, tmp_path)
+
+
+def test_sockperf(ends: Ends, port: int) -> None:
+    debian.check_sockperf(ends, port)
+
+
+def test_openssh(ends: Ends, port: int, tmp_path: Path) -> None:
+    debian.check_openssh(ends, port, tmp_path)
+
+
+def test_postgresql_with_pgbench(ends: Ends, port: int) -> None:
+    debian.check_postgresql(ends, port)
 
 
 # ---- ends, cuts, restarts ----------------------------------------

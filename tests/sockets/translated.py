@@ -1,9 +1,7 @@
 """Runs programs with their sockets translated, or as they are, and tells what went by verbs."""
 
-import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -154,25 +152,6 @@ def environment(is_translated: bool, report: Path) -> dict[str, str]:
     return _sockets.environment(base) if is_translated else base
 
 
-def check_iperf3(ends: Ends, port: int, mebibytes: int) -> None:
-    """Its two connections at least, both ways; it counts what arrived."""
-    need("iperf3")
-    where = ("-p", str(port))
-    command = ("iperf3", "-s", "--forceflush", "-B", ends.server_at.address, *where)
-    with ends.serving(*command, stdout=subprocess.PIPE) as server:
-        assert server.stdout is not None
-        for effort in ends.efforts("iperf3"):
-            for direction in ([], ["-R"]):
-                while "listening" not in server.stdout.readline():  # it listens anew for each client
-                    assert server.poll() is None
-                amount = ("-n", f"{mebibytes * effort}M", "-P", "2")
-                told = json.loads(ends.run("iperf3", "-J", "-c", ends.server_at.address, *where, *amount, *direction))
-                assert "error" not in told
-                # The last ones may come after it has counted: of two streams, what 20 MB of buffers hold.
-                assert told["end"]["sum_received"]["bytes"] >= mebibytes * effort << 18
-    ends.check("iperf3")
-
-
 def _run(command: Sequence[str], environ: dict[str, str], **options: object) -> str:
     done: subprocess.CompletedProcess[str] = subprocess.run(
         command, env=environ, stdout=subprocess.PIPE, text=True, timeout=HANG_SECONDS, check=True, **options
@@ -193,16 +172,3 @@ def end(process: subprocess.Popen[str]) -> None:
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
             stream.close()
-
-
-def await_port(port: int, process: subprocess.Popen[str]) -> None:
-    """Wait until a server accepts connections; AssertionError if it ends instead."""
-    deadline = time.monotonic() + HANG_SECONDS
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"the server ended with status {process.returncode}"
-        try:
-            socket.create_connection(("127.0.0.1", port), 5).close()
-            return
-        except OSError:
-            time.sleep(0.02)
-    raise AssertionError(f"nobody listens at port {port}")

@@ -172,13 +172,13 @@ def half_close() -> None:
 
 
 def memcached() -> None:
-    """Connections to a memcached at the port that the command line names: values of many sizes, as many as it says."""
+    """Connections to a memcached at the address and port of the command line: so many values of many sizes."""
     failures: list[BaseException] = []
 
     def talk(number: int) -> None:
         try:
-            with socket.create_connection(("127.0.0.1", int(sys.argv[2]))) as sock:
-                for turn in range(int(sys.argv[3])):
+            with socket.create_connection((sys.argv[2], int(sys.argv[3]))) as sock:
+                for turn in range(int(sys.argv[4])):
                     value = f"{number}-{turn}|".encode() * (1 + turn * 13 % 700)
                     sock.sendall(f"set k{number} 0 0 {len(value)}\r\n".encode() + value + b"\r\n")
                     assert receive(sock, 8) == b"STORED\r\n"
