@@ -8,7 +8,7 @@
 static enum verdict consider(struct run *run, struct ffv_wqe_shm *wqe, uint32_t state)
 {
 	if (state == FFV_QPS_ERR || state == FFV_QPS_SQE)
-		return FLUSHED;
+		return ffv_run_is_filled(run, wqe) ? HOLD : FLUSHED;
 	if (!is_executing(run->req->shm, state))
 		return HOLD;
 	if (!is_connected(run))

@@ -226,6 +226,37 @@ enum verdict ffv_run_await_header(struct run *run, uint32_t bytes)
 	return MORE;
 }
 
+/* ---- flushing ----------------------------------------------------------------------------------------------------------------- */
+
+/* Whether one of the proxy's owner's threads, or a hold, brings what READs of the queue pair ask for. */
+static bool fills(const struct ffv_thread_shm *thread, const struct ffv_view *view, uint32_t qpn)
+{
+	uint64_t party = FFV_PARTY(view->context_id, qpn), requester = ffv_load_relaxed(&thread->requester);
+
+	return ffv_load_acquire(&thread->epoch) & 1 && ffv_load_relaxed(&thread->responder) == party &&
+	       (requester == party || requester == FFV_PARTY(view->context_id, FFV_HOLD_FILLS));
+}
+
+bool ffv_run_is_filled(struct run *run, const struct ffv_wqe_shm *wqe)
+{
+	const struct ffv_qp_ref *proxy = run->peer && run->peer->view->proxy ? run->peer : NULL;
+	struct ffv_arena_shm *arena = proxy ? proxy->view->arena : NULL;
+	uint32_t used = 0;
+
+	if (wqe->opcode == FFV_WR_RDMA_READ && proxy) {
+		ffv_fence_store_load(); /* [exec-epoch] the state, which ends what begins from now on, before the marks */
+		used = ffv_load_acquire(&arena->threads_used);
+	}
+	for (uint32_t i = 0; i < used && i < FFV_MAX_THREADS; i++) {
+		if (&arena->threads[i] == run->env->thread || !fills(&arena->threads[i], run->req->view, run->req->qpn))
+			continue;
+		ffv_store_relaxed(&run->req->shm->blocked, FFV_BLOCKED_RESPONDER);
+		run->next = proxy; /* whose owner stops that, and comes back */
+		return true;
+	}
+	return false;
+}
+
 /* ---- pulling ------------------------------------------------------------------------------------------------------------------ */
 
 static void enter_for(const struct ffv_exec_env *env, uint64_t party)

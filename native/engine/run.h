@@ -234,6 +234,9 @@ enum verdict ffv_run_xrc(struct run *run, struct ffv_wqe_shm *wqe);
 /* ---- proxy.c ---- */
 /* A work request for a proxy: what the other host answered, or FOR_RESPONDER. */
 enum verdict ffv_run_far_away(struct run *run, struct ffv_wqe_shm *wqe);
+/* Whether a proxy's owner, or its device, may still write what the READ asked for: then it cannot be flushed now, and the
+ * owner is asked to go on. */
+bool ffv_run_is_filled(struct run *run, const struct ffv_wqe_shm *wqe);
 /* The same for a datagram, whose gather list is resolved: it is handed over whole. */
 enum verdict ffv_run_datagram_away(struct run *run, const struct ffv_wqe_shm *wqe);
 /* The list of a work request of a proxy's: bytes that its owner holds. */

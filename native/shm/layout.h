@@ -58,6 +58,10 @@ struct ffv_thread_shm {
 	uint64_t pad[10];
 };
 #define FFV_PARTY(ctx_id, qpn) (((uint64_t)(uint32_t)(ctx_id) << 32) | (qpn))
+/* In place of the requester's number, of what no thread stands in (verbs/hold.h): it brings what READs of the other party
+ * ask for, or is about anything else. */
+#define FFV_HOLD_FILLS (UINT32_MAX - 1u)
+#define FFV_HOLD_USES UINT32_MAX
 _Static_assert(sizeof(struct ffv_thread_shm) == 2 * FFV_LINE_BYTES, "two lines a thread");
 
 /* ---- keys: local and remote keys of memory regions and windows ---------------------------------------------------

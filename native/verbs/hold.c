@@ -10,11 +10,9 @@
 
 #define MOST_HOLDS (FFV_MAX_THREADS / 2) /* threads need numbers, too */
 
-#define NO_QPN UINT32_MAX          /* of no queue pair: which work request it is about is not known (stuck.h) */
-
 static _Atomic uint32_t holds;
 
-int ffv_hold_begin(struct ffv_context *by, uint64_t context_id, uint32_t qpn, struct ffv_hold *out)
+int ffv_hold_begin(struct ffv_context *by, uint64_t context_id, uint32_t qpn, bool fills, struct ffv_hold *out)
 {
 	bool few = ffv_fetch_add(&holds, 1u) < MOST_HOLDS;
 	int number = few ? ffv_thread_number_take() : -1, rc = ffv_context_note_thread(by, number);
@@ -24,7 +22,7 @@ int ffv_hold_begin(struct ffv_context *by, uint64_t context_id, uint32_t qpn, st
 		return ffv_fail(-rc, "no more than %u accesses without a thread go on at once", MOST_HOLDS);
 	}
 	*out = (struct ffv_hold){ &by->view.arena->threads[number], number };
-	ffv_store_relaxed(&out->slot->requester, FFV_PARTY(context_id, NO_QPN));
+	ffv_store_relaxed(&out->slot->requester, FFV_PARTY(context_id, fills ? FFV_HOLD_FILLS : FFV_HOLD_USES));
 	ffv_store_relaxed(&out->slot->responder, FFV_PARTY(context_id, qpn));
 	ffv_exec_enter(out->slot);
 	ffv_fence_store_load(); /* [exec-epoch] the mark before every key that is read */

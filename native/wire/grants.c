@@ -159,7 +159,7 @@ static struct ffv_grant *begin(struct ffv_pair *pair, struct ffv_link_channel *c
 	grant->since_ns = ffv_clock_ns();
 	grant->from = from;
 	grant->peer = ffv_peer_get(pair->proxy->ctx, pair->gid, pair->qpn);
-	if (grant->peer && !ffv_hold_begin(pair->proxy->ctx, grant->peer->view.context_id, pair->qpn, &grant->hold))
+	if (grant->peer && !ffv_hold_begin(pair->proxy->ctx, grant->peer->view.context_id, pair->qpn, false, &grant->hold))
 		return grant;
 	destroy(grant, false);
 	return NULL;

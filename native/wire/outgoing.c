@@ -716,6 +716,18 @@ static void on_destroyed(struct ffv_proxy *proxy, const uint8_t gid[16], uint32_
 	}
 }
 
+/* A queue pair of a container is in error: what a device still brings for its READs is stopped, for that is flushed now. */
+static void on_error(struct ffv_proxy *proxy, const struct ffv_qp_ref *ref, const uint8_t gid[16])
+{
+	for (uint32_t i = proxy->num_live; i--;) {
+		struct ffv_pair *pair = proxy->live[i];
+		if (pair->shm != ref->shm || pair->generation != ref->generation || memcmp(pair->gid, gid, 16))
+			continue;
+		ffv_transfer_forget(pair);
+		ffv_outgoing_run(pair);
+	}
+}
+
 void ffv_outgoing_wanted(struct ffv_proxy *proxy, const uint8_t gid[16], uint32_t qpn)
 {
 	struct ffv_peer *peer = ffv_peer_get(proxy->ctx, gid, qpn);
@@ -734,6 +746,8 @@ void ffv_outgoing_wanted(struct ffv_proxy *proxy, const uint8_t gid[16], uint32_
 			run_datagrams(proxy, &ref);
 		else if (ffv_type_is_connected(ref.type) && is_connected_to(ref.shm, ref.generation, proxy))
 			pair = find_pair(proxy, &ref, gid);
+		else if (ffv_load_acquire(&ref.shm->state) == FFV_QPS_ERR)
+			on_error(proxy, &ref, gid);
 		if (ref.type == FFV_QPT_XRC_RECV) { /* it sends nothing: all that it wants is that it can be sent to */
 			ffv_peer_put(peer);
 			return;

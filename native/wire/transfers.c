@@ -190,15 +190,15 @@ static void let_go(struct ffv_transfer *transfer, struct ffv_channel *io)
 }
 
 /* A transfer for bytes of a work request from `from` on, which holds the container's memory. NULL: it cannot be. */
-static struct ffv_transfer *make(struct ffv_pair *pair, uint64_t carrier, uint64_t position, uint32_t from)
+static struct ffv_transfer *make(struct ffv_pair *pair, uint64_t carrier, uint64_t position, uint32_t from, bool reads)
 {
 	struct ffv_transfer *transfer = calloc(1, sizeof *transfer);
 
 	if (!transfer)
 		return NULL;
 	*transfer = (struct ffv_transfer){ .proxy = pair->proxy, .pair = pair, .carrier = carrier, .from = from,
-					   .position = (uint32_t)position };
-	if (!ffv_hold_begin(pair->proxy->ctx, pair->peer->view.context_id, pair->qpn, &transfer->hold))
+					   .position = (uint32_t)position, .reads = reads };
+	if (!ffv_hold_begin(pair->proxy->ctx, pair->peer->view.context_id, pair->qpn, reads, &transfer->hold))
 		return transfer;
 	free(transfer);
 	return NULL;
@@ -222,7 +222,7 @@ static int begin(struct ffv_pair *pair, struct ffv_link_channel *channel, const 
 	uint32_t offset = out->stream_sent - out->far->from, left = out->far->length - offset;
 	struct ffv_real_piece here[FFV_MOST_PIECES], there[FFV_MOST_PIECES];
 	struct ffv_place places[FFV_MOST_PIECES];
-	struct ffv_transfer *transfer = make(pair, carrier, out->stream_position, out->stream_sent);
+	struct ffv_transfer *transfer = make(pair, carrier, out->stream_position, out->stream_sent, false);
 	struct ffv_channel *io = &channel->io;
 
 	if (!transfer)
@@ -313,11 +313,10 @@ static bool fetch(struct ffv_pair *pair, struct ffv_link_channel *channel, uint6
 	struct ffv_channel *io = &channel->io;
 	struct ffv_exec_env env;
 	struct ffv_transfer *transfer =
-		ffv_context_env(pair->proxy->ctx, &env) ? NULL : make(pair, carrier, position, from);
+		ffv_context_env(pair->proxy->ctx, &env) ? NULL : make(pair, carrier, position, from, true);
 
 	if (!transfer)
 		return false;
-	transfer->reads = true;
 	register_places(transfer, io, places, find_places(pair, &env, transfer, position, far->length, places), here);
 	int pieces = transfer->length == far->length ? cut_grant(far, 0, far->length, there) : 0;
 	if (!pieces || io->transport->one_sided->move(io->link, true, here, transfer->count, there, pieces, &transfer->ticket)) {
