@@ -192,7 +192,7 @@ bool ffv_grant_make(struct ffv_pair *pair, struct ffv_link_channel *channel, str
 	const struct ffv_one_sided *calls = channel->io.link ? channel->io.transport->one_sided : NULL;
 	uint64_t near, far, carrier = calls ? calls->carrier(channel->io.link, &near, &far) : 0;
 
-	if (!carrier || pair->type == FFV_QPT_UC)
+	if (!carrier)
 		return true;
 	ffv_grant_end(pair);
 	struct ffv_grant *grant = begin(pair, channel, carrier, what->from);

@@ -103,6 +103,20 @@ static void test_moved(void)
 	hosts_disconnect();
 }
 
+/* Nor what unreliable connections send. */
+static void test_unreliable(void)
+{
+	static const uint32_t opcodes[] = { FFV_WR_SEND, FFV_WR_RDMA_WRITE, FFV_WR_RDMA_WRITE_WITH_IMM };
+	uint64_t before = query(0).bytes_one_sided_sent, streamed = query(0).bytes_streamed;
+
+	hosts_connect(FFV_QPT_UC);
+	for (unsigned n = 0; n < 3; n++)
+		move_one(opcodes[n], 4096 + n, 3u << 20, 8192 + 3 * n, n);
+	CHECK_EQ(query(0).bytes_one_sided_sent - before, 3 * ((3u << 20) - 64));
+	CHECK_EQ(query(0).bytes_streamed, streamed);
+	hosts_disconnect();
+}
+
 /* Nor what READs bring. */
 static void test_read(void)
 {
@@ -436,6 +450,7 @@ int main(void)
 	hosts_open();
 	test_moved();
 	hosts_check_transport();
+	test_unreliable();
 	test_read();
 	test_read_is_refused();
 	test_behind_a_read();
