@@ -298,6 +298,11 @@ EXPORT int ibv_close_device(struct real_context *context)
 	return 0;
 }
 
+static uint16_t lid_of(const struct real_context *context)
+{
+	return (uint16_t)(context->device->number + 10);
+}
+
 EXPORT int ibv_query_port(struct real_context *context, uint8_t port, struct real_port_attr *attr)
 {
 	(void)context;
@@ -305,19 +310,26 @@ EXPORT int ibv_query_port(struct real_context *context, uint8_t port, struct rea
 		return EINVAL;
 	*attr = (struct real_port_attr){ .state = REAL_PORT_ACTIVE, .max_mtu = 5, .active_mtu = 5, .gid_tbl_len = 1,
 					 .max_msg_sz = 1u << 30, .link_layer = REAL_LINK_ETHERNET };
+	if (lacks(FAKE_ETHERNET) || (context->device->number && lacks(FAKE_ETHERNET_1))) {
+		attr->link_layer = REAL_LINK_INFINIBAND;
+		attr->lid = lid_of(context);
+	}
 	return 0;
+}
+
+static void gid_of(const struct real_context *context, uint8_t gid[16])
+{
+	memcpy(gid, (uint8_t[16]){ [10] = 0xff, [11] = 0xff, 192, 0, 2, (uint8_t)(context->device->number + 1) }, 16);
 }
 
 EXPORT int _ibv_query_gid_ex(struct real_context *context, uint32_t port, uint32_t index, struct real_gid_entry *entry,
 			     uint32_t flags, size_t entry_bytes)
 {
-	uint8_t gid[16] = { [10] = 0xff, [11] = 0xff, 192, 0, 2, (uint8_t)(context->device->number + 1) };
-
 	(void)flags;
 	if (port != 1 || index || entry_bytes != sizeof *entry)
 		return ENODATA;
 	*entry = (struct real_gid_entry){ .port_num = 1, .gid_type = lacks(FAKE_ROCE_V2) ? 1 : REAL_GID_ROCE_V2 };
-	memcpy(entry->gid, gid, 16);
+	gid_of(context, entry->gid);
 	return 0;
 }
 
@@ -461,12 +473,26 @@ EXPORT struct real_qp *ibv_create_qp(struct real_pd *pd, struct real_qp_init_att
 	return &qp->qp;
 }
 
+/* The address leads to the port of the queue pair that is to be the other end. */
+static bool leads_to(const struct real_ah_attr *address, const struct real_context *there)
+{
+	uint8_t gid[16];
+
+	gid_of(there, gid);
+	return address->is_global ? !memcmp(address->dgid, gid, 16) : address->dlid == lid_of(there);
+}
+
 EXPORT int ibv_modify_qp(struct real_qp *which, struct real_qp_attr *attr, int mask)
 {
 	struct fake_qp *qp = (struct fake_qp *)(void *)which;
 
 	(void)mask;
 	pthread_mutex_lock(&lock);
+	const struct fake_qp *peer = attr->qp_state == FFV_QPS_RTR ? find_qp(attr->dest_qp_num) : NULL;
+	if (peer && !leads_to(&attr->ah_attr, peer->qp.context)) {
+		pthread_mutex_unlock(&lock);
+		return EINVAL;
+	}
 	qp->state = attr->qp_state;
 	if (attr->qp_state == FFV_QPS_INIT)
 		qp->access = attr->qp_access_flags;

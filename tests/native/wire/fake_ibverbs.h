@@ -18,6 +18,8 @@ struct fake_counts {
 
 #define FAKE_RC 1u                    /* queue pairs */
 #define FAKE_ROCE_V2 2u               /* all GIDs are of RoCE v1 */
+#define FAKE_ETHERNET 4u              /* all ports are InfiniBand ones, of LIDs 10 and 11 */
+#define FAKE_ETHERNET_1 8u            /* the second device's is */
 
 struct fake_calls {
 	void (*count)(struct fake_counts *out);

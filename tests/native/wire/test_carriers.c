@@ -74,7 +74,7 @@ static void check_tcp_because(const char *reason)
 	char text[400];
 
 	fake->break_all();
-	hosts_exchange_until("tcp, for there is no RDMA at this end: fake");
+	hosts_exchange_until("tcp, for there is no RDMA at this end: ");
 	hosts_describe(0, text);
 	CHECK(strstr(text, reason));
 	fake->lack(0);
@@ -100,6 +100,24 @@ static void test_little_memory_to_lock(void)
 	fake->limit(1);
 	check_tcp_because("KiB may be locked; raise it (ulimit -l, LimitMEMLOCK=)");
 	CHECK_EQ(setrlimit(RLIMIT_MEMLOCK, &before), 0);
+}
+
+/* ---- InfiniBand ---------------------------------------------------------------------------------------------------------- */
+
+/* The first port that there is, for it has no address of the host's, reached by its LID. */
+static void test_infiniband(void)
+{
+	begin_anew();
+	fake->lack(FAKE_ETHERNET);
+	fake->break_all();
+	hosts_exchange_until("rdma fake0 port 1 GID index 0");
+}
+
+static void test_ports_of_two_kinds(void)
+{
+	begin_anew();
+	fake->lack(FAKE_ETHERNET_1);
+	check_tcp_because("one end has an Ethernet port, the other an InfiniBand one");
 }
 
 /* ---- what is lost -------------------------------------------------------------------------------------------------------- */
@@ -155,6 +173,8 @@ int main(void)
 	test_losses();
 	test_no_reliable_connections();
 	test_little_memory_to_lock();
+	test_infiniband();
+	test_ports_of_two_kinds();
 	test_farewell();
 	test_gids();
 	hosts_disconnect();
