@@ -173,6 +173,10 @@ void pre_epoll_restore(struct pre_conn *conn);
 void pre_epoll_forget(struct pre_conn *conn);
 /* The number is closed: if it was a set, so is what is known of it. */
 void pre_epoll_closed(int fd);
+/* A number that is polled: if it is a set, it tells the truth from now on. */
+void pre_epoll_polled(int fd);
+/* Above all numbers of sets. */
+int pre_epoll_end(void);
 void pre_epoll_lock(void);
 void pre_epoll_unlock(bool in_child);
 

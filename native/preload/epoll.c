@@ -25,6 +25,20 @@
 
 /* ---- changing a set ------------------------------------------------------------------------------------------------------------------------- */
 
+/* If that number is a set, too, it is going to be waited for itself. */
+static void nest(int epoll_fd, int fd)
+{
+	int err = errno;
+
+	/* ENOENT: it is one, and the other one is not in it; EINVAL: it is none. */
+	if (pre_real()->epoll_ctl(fd, EPOLL_CTL_DEL, epoll_fd, NULL) < 0 && errno == ENOENT) {
+		struct pre_set *set = pre_set_need(fd);
+		if (set)
+			pre_set_nest(set);
+	}
+	errno = err;
+}
+
 PRE_EXPORT int epoll_ctl(int epoll_fd, int operation, int fd, struct epoll_event *event)
 {
 	struct pre_conn *conn = pre_get(fd);
@@ -36,11 +50,16 @@ PRE_EXPORT int epoll_ctl(int epoll_fd, int operation, int fd, struct epoll_event
 		pre_advance(conn, fd);
 		set = ffv_load_relaxed(&conn->is_plain) ? pre_set_of(epoll_fd) : pre_set_need(epoll_fd);
 	}
+	if (!conn && operation == EPOLL_CTL_ADD)
+		nest(epoll_fd, fd);
 	int rc;
 	if (set) {
 		pthread_mutex_lock(&set->lock);
 		rc = pre_set_control(set, conn, operation, fd, event);
+		int err = errno;
+		pre_set_promise(set);
 		pthread_mutex_unlock(&set->lock);
+		errno = err;
 	} else {
 		rc = pre_real()->epoll_ctl(epoll_fd, operation, fd, event);
 	}
@@ -125,7 +144,7 @@ static int collect(struct pre_set *set, struct epoll_event *events, int most)
 /* While nobody sleeps, who sends need not wake anybody: each event that is raised all the same costs two system calls. */
 static void unarm_hot(struct pre_set *set)
 {
-	if (!set->hot_are_armed || ffv_load_seq_cst(&set->sleepers))
+	if (!set->hot_are_armed || ffv_load_seq_cst(&set->sleepers) || ffv_load_relaxed(&set->is_nested))
 		return;
 	for (struct pre_member *member = set->hot; member; member = member->next_hot) {
 		if (member->armed)
@@ -275,13 +294,38 @@ static int wait_in(struct pre_set *set, struct epoll_event *events, int most, in
 	}
 }
 
+void pre_set_promise(struct pre_set *set)
+{
+	if (!ffv_load_relaxed(&set->is_nested))
+		return;
+	take_over_all(set);
+	if (!arm_all(set))
+		pre_set_kick(set);
+}
+
+void pre_set_nest(struct pre_set *set)
+{
+	pthread_mutex_lock(&set->lock);
+	if (!ffv_exchange(&set->is_nested, true))
+		pre_set_promise(set);
+	pthread_mutex_unlock(&set->lock);
+}
+
 PRE_EXPORT int epoll_pwait(int epoll_fd, struct epoll_event *events, int most, int timeout_ms, const sigset_t *mask)
 {
 	struct pre_set *set = pre_set_of(epoll_fd);
 
 	if (!set || most <= 0 || !events)
 		return pre_real()->epoll_pwait(epoll_fd, events, most, timeout_ms, mask);
-	return wait_in(set, events, most, timeout_ms, mask);
+	int count = wait_in(set, events, most, timeout_ms, mask);
+	if (ffv_load_relaxed(&set->is_nested)) {
+		int err = errno;
+		pthread_mutex_lock(&set->lock);
+		pre_set_promise(set);
+		pthread_mutex_unlock(&set->lock);
+		errno = err;
+	}
+	return count;
 }
 
 PRE_EXPORT int epoll_wait(int epoll_fd, struct epoll_event *events, int most, int timeout_ms)

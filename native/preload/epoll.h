@@ -26,6 +26,7 @@ struct pre_set {
 	int kick_fd;
 	bool is_open;
 	bool hot_are_armed;                /* some may be */
+	_Atomic bool is_nested;            /* the program waits for the set itself, by poll or in another set */
 	struct ffv_spin_state spin;
 	uint32_t unasked;                  /* waits since the kernel was asked */
 	_Atomic uint32_t sleepers;
@@ -54,8 +55,15 @@ struct pre_set *pre_set_of(int fd);
 /* The same, made if need be. */
 struct pre_set *pre_set_need(int fd);
 bool pre_is_member(uint64_t data);
+/* Wakes who waits in the set, or for it. */
+void pre_set_kick(struct pre_set *set);
+
+/* From now on the kernel's set is readable whenever one of the members may be ready. */
+void pre_set_nest(struct pre_set *set);
 
 /* With the set's lock held: */
+/* If it is nested, keeps that promise. To be called after what may have broken it. */
+void pre_set_promise(struct pre_set *set);
 int pre_set_control(struct pre_set *set, struct pre_conn *conn, int operation, int fd, struct epoll_event *event);
 /* It is looked at in each wait; fired: the kernel told of it. */
 void pre_member_heat(struct pre_member *member, bool fired);

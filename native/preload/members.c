@@ -17,7 +17,7 @@
 #define ANYTHING ~0u                   /* what the TCP socket is asked for has to be said anew */
 
 static _Atomic(struct pre_set *) sets[SETS];
-static int end_of_sets;                /* lists */
+static _Atomic int end_of_sets;        /* lists, for writing */
 static pthread_mutex_t lists = PTHREAD_MUTEX_INITIALIZER;
 static struct pre_member *members;     /* lists; all there can be */
 static struct pre_member *free_members;
@@ -72,11 +72,11 @@ static struct pre_member *find(struct pre_set *set, const struct pre_conn *conn,
 	return member;
 }
 
-static void kick(struct pre_set *set)
+void pre_set_kick(struct pre_set *set)
 {
 	const uint64_t one = 1;
 
-	if (ffv_load_seq_cst(&set->sleepers) && write(set->kick_fd, &one, sizeof one) < 0)
+	if ((ffv_load_seq_cst(&set->sleepers) || ffv_load_relaxed(&set->is_nested)) && write(set->kick_fd, &one, sizeof one) < 0)
 		return; /* it is kicked already */
 }
 
@@ -240,7 +240,7 @@ static bool add_member(struct pre_set *set, struct pre_conn *conn, int fd, const
 		control_tcp(member, EPOLL_CTL_MOD);
 	pre_member_take_over(member);
 	if (member->has_stream)
-		kick(set);
+		pre_set_kick(set);
 	return true;
 }
 
@@ -254,7 +254,7 @@ void pre_epoll_changed(struct pre_conn *conn)
 	for (struct pre_member *member = conn->members; member; member = member->next_in_conn)
 		if (!member->has_stream) {
 			ffv_store_seq_cst(&member->set->has_changed, true);
-			kick(member->set);
+			pre_set_kick(member->set);
 		}
 	pthread_mutex_unlock(&lists);
 }
@@ -300,6 +300,19 @@ void pre_epoll_forget(struct pre_conn *conn)
 	}
 }
 
+void pre_epoll_polled(int fd)
+{
+	struct pre_set *set = pre_set_of(fd);
+
+	if (set && !ffv_load_relaxed(&set->is_nested))
+		pre_set_nest(set);
+}
+
+int pre_epoll_end(void)
+{
+	return ffv_load_relaxed(&end_of_sets);
+}
+
 void pre_epoll_closed(int fd)
 {
 	struct pre_set *set = pre_set_of(fd);
@@ -322,7 +335,7 @@ void pre_epoll_lock(void)
 /* The child has the kernel's sets, as they are, in common with its parent, and no streams. */
 void pre_epoll_unlock(bool in_child)
 {
-	for (int fd = 0; in_child && fd < end_of_sets; fd++) {
+	for (int fd = 0; in_child && fd < pre_epoll_end(); fd++) {
 		struct pre_set *set = ffv_load_relaxed(&sets[fd]);
 		if (!set || !set->is_open)
 			continue;
@@ -340,6 +353,7 @@ void pre_epoll_unlock(bool in_child)
 static int open_set(struct pre_set *set, int fd)
 {
 	set->fd = fd;
+	ffv_store_relaxed(&set->is_nested, false);
 	set->hot = NULL;
 	set->hot_end = &set->hot;
 	if (!set->kick)
@@ -364,7 +378,8 @@ struct pre_set *pre_set_need(int fd)
 		if (set)
 			pthread_mutex_init(&set->lock, NULL);
 		ffv_store_release(&sets[fd], set); /* [pre-set] */
-		end_of_sets = fd < end_of_sets ? end_of_sets : fd + 1;
+		if (fd >= ffv_load_relaxed(&end_of_sets))
+			ffv_store_relaxed(&end_of_sets, fd + 1);
 	}
 	if (set && !set->is_open && open_set(set, fd))
 		set = NULL;
@@ -394,7 +409,7 @@ static int modify(struct pre_set *set, struct pre_member *member, const struct e
 		pre_member_follow(member);
 	}
 	pre_member_heat(member, false);
-	kick(set);
+	pre_set_kick(set);
 	return 0;
 }
 

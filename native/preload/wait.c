@@ -205,8 +205,10 @@ static nfds_t count_streams(struct pollfd *fds, nfds_t count)
 
 	for (nfds_t i = 0; i < count; i++) {
 		struct pre_conn *conn = pre_get(fds[i].fd);
-		if (!conn)
+		if (!conn) {
+			pre_epoll_polled(fds[i].fd);
 			continue;
+		}
 		if (conn->kind == PRE_LISTENER)
 			pre_will_accept(conn, fds[i].fd);
 		else
@@ -297,9 +299,10 @@ PRE_EXPORT int __ppoll_chk(struct pollfd *fds, nfds_t count, const struct timesp
 
 static bool has_streams(int count, fd_set *sets[3])
 {
+	int end = pre_end_of_numbers() > pre_epoll_end() ? pre_end_of_numbers() : pre_epoll_end();
 	bool found = false;
 
-	for (int fd = 0; fd < count && fd < pre_end_of_numbers(); fd++) {
+	for (int fd = 0; fd < count && fd < end; fd++) {
 		if (!((sets[0] && FD_ISSET(fd, sets[0])) || (sets[1] && FD_ISSET(fd, sets[1]))))
 			continue;
 		struct pollfd one = { .fd = fd };

@@ -54,7 +54,9 @@ def test_every_byte_arrives(ends: Ends, seed: int) -> None:
     ends.check(PYTHON)
 
 
-@pytest.mark.parametrize("case", ["edges", "once", "select", "fork_child", "fork_parent", "subprocess", "half_close"])
+@pytest.mark.parametrize(
+    "case", ["edges", "once", "nested", "select", "fork_child", "fork_parent", "subprocess", "half_close"]
+)
 def test_semantics(both: Ends, case: str) -> None:
     """What one process does with both ends, or with a child: the cases are in translated_cases.py."""
     assert both.run(sys.executable, CASES, case) == "done\n"

@@ -81,6 +81,43 @@ def once() -> None:
             epoll.modify(server, select.EPOLLIN | select.EPOLLONESHOT)
 
 
+def nested() -> None:
+    """A set of epoll that is itself waited for: in another set, by poll, by select."""
+    client, server = pair()
+    with select.epoll() as outer, select.epoll() as inner:
+        poll = select.poll()
+        number = inner.fileno()
+        outer.register(number, select.EPOLLIN)
+        inner.register(server, select.EPOLLIN)
+        poll.register(number, select.POLLIN)
+        for _ in range(100):
+            while outer.poll(0):  # without reason, once
+                assert inner.poll(0) == []
+            assert poll.poll(0) == []
+            assert select.select([number], [], [], 0)[0] == []
+            thread = threading.Thread(target=client.sendall, args=(b"x",))
+            thread.start()
+            assert outer.poll(60) == [(number, select.EPOLLIN)]
+            thread.join()
+            assert poll.poll(60_000) == [(number, select.POLLIN)]
+            assert inner.poll(60) == [(server.fileno(), select.EPOLLIN)]
+            assert outer.poll(60) == [(number, select.EPOLLIN)]  # for nobody has read
+            assert select.select([number], [], [], 60)[0] == [number]
+            assert server.recv(10) == b"x"
+        for _ in range(100):
+            while poll.poll(0):
+                assert inner.poll(0) == []
+            inner.modify(server, select.EPOLLIN | select.EPOLLOUT)
+            assert poll.poll(60_000) == [(number, select.POLLIN)]
+            assert inner.poll(0) == [(server.fileno(), select.EPOLLOUT)]
+            inner.modify(server, select.EPOLLIN)
+        inner.unregister(server)
+        while poll.poll(0):
+            assert inner.poll(0) == []
+        client.sendall(b"x")
+        assert outer.poll(0.05) == []
+
+
 def select_() -> None:
     """select and poll beside what the kernel knows: a pipe, a plain listener."""
     client, server = pair()
@@ -199,6 +236,7 @@ def memcached() -> None:
 CASES: dict[str, Callable[[], None]] = {
     "edges": edges,
     "once": once,
+    "nested": nested,
     "select": select_,
     "fork_child": fork_child,
     "fork_parent": fork_parent,
