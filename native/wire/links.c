@@ -64,9 +64,9 @@ void ffv_link_lose(struct ffv_router *router, struct ffv_link_channel *channel, 
 	stop_watching(router, channel);
 	detach(router, channel);
 	channel->lost_ns = router->now_ns;
-	for (uint32_t n = 0; n < FFV_MAX_PAIRS; n++)
-		if (router->numbers[n] && router->numbers[n]->proxy->channel == channel->number)
-			ffv_outgoing_let_go(router->numbers[n], channel);
+	for (const struct ffv_proxy *proxy = router->proxies; proxy; proxy = proxy->next)
+		for (uint32_t i = 0; i < proxy->num_live && proxy->channel == channel->number; i++)
+			ffv_outgoing_let_go(proxy->live[i], channel);
 	FFV_FAULT(wire_link_lost);
 	ffv_router_raise(router, &event);
 }
@@ -97,11 +97,11 @@ static bool is_silent(const struct ffv_channel *channel, uint64_t now_ns)
 /* Everybody who has waited too long for a host that says nothing. */
 static void sweep(struct ffv_router *router)
 {
-	for (uint32_t n = 0; n < FFV_MAX_PAIRS; n++) {
-		struct ffv_pair *pair = router->numbers[n];
-		struct ffv_link_channel *channel = pair ? ffv_router_channel(router, pair->proxy->channel) : NULL;
-		if (channel && is_silent(&channel->io, router->now_ns))
-			ffv_outgoing_lose_patience(pair, channel, router->now_ns);
+	for (const struct ffv_proxy *proxy = router->proxies; proxy; proxy = proxy->next) {
+		struct ffv_link_channel *channel = ffv_router_channel(router, proxy->channel);
+		bool silent = channel && is_silent(&channel->io, router->now_ns);
+		for (uint32_t i = 0; i < proxy->num_live && silent; i++)
+			ffv_outgoing_lose_patience(proxy->live[i], channel, router->now_ns);
 	}
 }
 

@@ -477,10 +477,12 @@ static void serve_queues(struct ffv_router *router)
 	ffv_hot_poll(router);
 	serve_touched(router);
 	for (struct ffv_proxy *proxy = router->proxies; proxy; proxy = proxy->next)
-		if (proxy->num_datagrams && proxy->is_bridge)
-			ffv_segment_send(proxy);
-		else if (proxy->num_datagrams)
-			ffv_datagram_send(proxy);
+		if (ffv_load_relaxed(&proxy->num_datagrams)) {
+			if (proxy->is_bridge)
+				ffv_segment_send(proxy);
+			else
+				ffv_datagram_send(proxy);
+		}
 	ffv_segment_serve(router);
 }
 

@@ -200,7 +200,7 @@ struct ffv_proxy {
 	uint32_t live_capacity;
 	uint32_t num_live;            /* [lock] of them */
 	struct ffv_outbound *datagrams, **last_datagram; /* [lock] of containers, to be sent */
-	uint32_t num_datagrams;       /* [lock] */
+	_Atomic uint32_t num_datagrams; /* [lock] to change */
 };
 
 /* ---- channels ---------------------------------------------------------------------------------------------------------- */
