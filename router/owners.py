@@ -9,6 +9,7 @@ import asyncio
 import ipaddress
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 from etcd_registry import ContainerRecord, HostRecord, Location, Registry, RegistryError, canonical_gid
 from router._data import ContextClaimed, DataPlane, RouterError
@@ -40,9 +41,14 @@ class Owners:
         if key not in self._claims:
             task = asyncio.create_task(self._judge(claim))
             self._claims[key] = task
-            task.add_done_callback(lambda _: self._claims.pop(key, None))
+            task.add_done_callback(lambda done: self._forget(key, done))
+
+    def _forget(self, key: tuple[int, bytes], judged: "asyncio.Task[Any] | None") -> None:
+        if self._claims.get(key) is judged:
+            del self._claims[key]
 
     async def _judge(self, claim: ContextClaimed) -> None:
+        key = (claim.channel, claim.gid)
         gid = canonical_gid(str(ipaddress.IPv6Address(claim.gid)))
         deadline = asyncio.get_running_loop().time() + _PATIENCE_S
         known = False
@@ -54,9 +60,11 @@ class Owners:
             else:
                 known = True
             if found and self._is_of(found, host):
+                self._forget(key, asyncio.current_task())  # what is claimed after our word asks again
                 self._say(claim.gid, claim.channel, owns=True)
                 return
             if known and asyncio.get_running_loop().time() > deadline:
+                self._forget(key, asyncio.current_task())
                 self._refuse(claim, host, found)
                 return
             await asyncio.sleep(_AGAIN_S)

@@ -99,6 +99,7 @@
 	X(wire_read_answered, "piece of a READ read, not in a frame") \
 	X(wire_delivered, "request executed, not answered") \
 	X(wire_proxy_claimed, "another host speaks for an address, nobody asked whose it is") \
+	X(wire_speaker_claimed, "something said in the name of an address waits, nobody asked whose it is") \
 	X(wire_proxy_bound, "proxy in the node directory, nothing noted of it") \
 	X(wire_proxy_emptied, "nothing left of a proxy but its name in the node directory") \
 	X(wire_pair_attached, "proxy's queue pair attached to the container's, not ready") \

@@ -50,10 +50,10 @@ int ffv_cm_send(int fd, struct ffv_cm_message *message)
 			  ffv_fail(EIO, "a message of the connection manager was sent in part");
 }
 
+static const uint8_t mapped[12] = { [10] = 0xff, 0xff };
+
 static bool is_endpoint(const struct ffv_cm_endpoint *endpoint)
 {
-	static const uint8_t mapped[12] = { [10] = 0xff, 0xff };
-
 	return endpoint->family == AF_INET6 ||
 	       (endpoint->family == AF_INET && memcmp(endpoint->address, mapped, sizeof mapped) == 0);
 }
@@ -95,4 +95,33 @@ int ffv_cm_receive(int fd, struct ffv_cm_message *message)
 	       sizeof received.private_data - received.private_data_len);
 	*message = received;
 	return 1;
+}
+
+/* Also of those that the sender's own process may send without having a context: refusals. */
+bool ffv_cm_sender(const void *packet, size_t bytes, uint8_t gid[16])
+{
+	static const uint8_t nobody[16];
+	struct ffv_cm_message message;
+
+	if (bytes != sizeof message)
+		return false;
+	memcpy(&message, packet, sizeof message);
+	if (!is_right(&message) || (message.kind == FFV_CM_REJ && !memcmp(message.gid, nobody, 16)))
+		return false;
+	memcpy(gid, message.gid, 16);
+	return true;
+}
+
+void ffv_cm_correct_source(void *packet, size_t bytes)
+{
+	struct ffv_cm_message message;
+
+	if (bytes != sizeof message)
+		return;
+	memcpy(&message, packet, sizeof message);
+	if (!is_right(&message) || message.kind != FFV_CM_REQ || !memcmp(message.src.address, message.gid, 16))
+		return;
+	memcpy(message.src.address, message.gid, 16);
+	message.src.family = memcmp(message.gid, mapped, sizeof mapped) ? AF_INET6 : AF_INET;
+	memcpy(packet, &message, sizeof message);
 }

@@ -9,6 +9,7 @@
 #define FFV_CM_WIRE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <ffverbs/ffv.h>
@@ -57,6 +58,10 @@ void ffv_cm_seal(struct ffv_cm_message *message);
 int ffv_cm_send(int fd, struct ffv_cm_message *message);
 /* 1 = got one, 0 = hung up, -EAGAIN nothing there, -EPROTO what came is no message of ours. */
 int ffv_cm_receive(int fd, struct ffv_cm_message *message);
+/* Whether a packet, which somebody else passes on, is a message that names its sender: *gid is that of its context. */
+bool ffv_cm_sender(const void *packet, size_t bytes, uint8_t gid[16]);
+/* Has a REQ come from the address of its GID, whatever it says. */
+void ffv_cm_correct_source(void *packet, size_t bytes);
 /* Most bytes of private data that a message of this kind has; 0 for those that have none. */
 uint8_t ffv_cm_private_limit(uint32_t kind, bool datagram);
 

@@ -15,8 +15,10 @@
 
 #include "base/error.h"
 #include "base/fault.h"
+#include "cm/wire.h"
 #include "verbs/ask.h"
 #include "wire/router.h"
+#include "wire/speakers.h"
 
 #define MOST_PACKETS 32u          /* of one end of a conversation */
 
@@ -284,12 +286,17 @@ static int answer_call(struct ffv_router *router, struct ffv_link_channel *chann
 		       const uint8_t *payload)
 {
 	struct ffv_call *call = calloc(1, sizeof *call);
+	uint32_t length = frame->payload_bytes - (uint32_t)sizeof(struct ffv_frame_service);
 	char name[FFV_NODEDIR_NAME_BYTES];
 	struct ffv_frame_service service;
+	uint8_t first[FFV_ASK_MORE_BYTES];
 
 	if (!call)
 		return ENOMEM;
 	memcpy(&service, payload, sizeof service);
+	memcpy(first, payload + sizeof service, length);
+	if (ffv_load_relaxed(&router->checks_owners))
+		ffv_cm_correct_source(first, length);
 	ffv_nodedir_write_service(name, 'g', service.address, service.port_space, service.port);
 	*call = (struct ffv_call){ .channel = channel->number, .number = frame->pair, .incarnation = frame->incarnation };
 	int error = -ffv_nodedir_connect_name(router->nodedir, name, &call->socket);
@@ -298,7 +305,7 @@ static int answer_call(struct ffv_router *router, struct ffv_link_channel *chann
 		return error;
 	}
 	FFV_FAULT(wire_call_answered);
-	error = speak(call, payload + sizeof service, frame->payload_bytes - (uint32_t)sizeof service) ? 0 : EAGAIN;
+	error = speak(call, first, length) ? 0 : EAGAIN;
 	if (!error)
 		error = settle(router, &channel->their_calls, call);
 	if (error) {
@@ -320,24 +327,47 @@ static void on_call(struct ffv_router *router, struct ffv_link_channel *channel,
 		send_frame(channel, FFV_FRAME_HUNG_UP, frame->pair, frame->incarnation, (uint8_t)(error < 256 ? error : EIO));
 }
 
-static struct ffv_call *find(const struct ffv_call_table *table, const struct ffv_link_channel *channel,
+/* The conversation that is under way; NULL: it has ended here, or not begun. */
+static struct ffv_call *find(const struct ffv_router *router, const struct ffv_link_channel *channel,
 			     const struct ffv_frame *frame)
 {
+	bool theirs = frame->kind == FFV_FRAME_TELL || frame->kind == FFV_FRAME_HANG_UP;
+	const struct ffv_call_table *table = theirs ? &channel->their_calls : &router->our_calls;
 	struct ffv_call *call = frame->pair < table->count ? table->call[frame->pair] : NULL;
 
 	return call && call->channel == channel->number && call->incarnation == frame->incarnation ? call : NULL;
 }
 
+bool ffv_call_is_to(const struct ffv_router *router, const struct ffv_link_channel *channel, const struct ffv_frame *frame,
+		    const uint8_t gid[16])
+{
+	const struct ffv_call *call = frame->kind == FFV_FRAME_TOLD ? find(router, channel, frame) : NULL;
+
+	return call && !memcmp(call->service.address, gid, 16);
+}
+
+void ffv_call_refuse(struct ffv_router *router, struct ffv_link_channel *channel, const struct ffv_frame *frame, int error)
+{
+	struct ffv_call *call = frame->kind == FFV_FRAME_CALL ? NULL : find(router, channel, frame);
+
+	if (frame->kind == FFV_FRAME_CALL)
+		send_frame(channel, FFV_FRAME_HUNG_UP, frame->pair, frame->incarnation, (uint8_t)error);
+	if (!call)
+		return;
+	tell(call, (uint32_t)error);
+	hang_up(router, call);
+}
+
 void ffv_call_frame(struct ffv_router *router, struct ffv_link_channel *channel, const struct ffv_frame *frame,
 		    const uint8_t *payload)
 {
-	bool theirs = frame->kind == FFV_FRAME_TELL || frame->kind == FFV_FRAME_HANG_UP;
-
+	if (!ffv_speaker_may(router, channel, frame, payload))
+		return;
 	if (frame->kind == FFV_FRAME_CALL) {
 		on_call(router, channel, frame, payload);
 		return;
 	}
-	struct ffv_call *call = find(theirs ? &channel->their_calls : &router->our_calls, channel, frame);
+	struct ffv_call *call = find(router, channel, frame);
 	if (!call)
 		return; /* it has ended here */
 	if (frame->kind == FFV_FRAME_HANG_UP || frame->kind == FFV_FRAME_HUNG_UP) {

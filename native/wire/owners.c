@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/fault.h"
 #include "wire/router.h"
+#include "wire/speakers.h"
 
 #define MOST_WAITING 64u          /* proxies of a channel that are not admitted yet: more are refused */
 
@@ -72,6 +73,8 @@ void ffv_proxy_lose(struct ffv_proxy *proxy)
 
 static void settle(struct ffv_router *router, const struct ffv_ownership *said)
 {
+	if (ffv_speaker_settle(router, said->gid, said->channel, said->owns))
+		ffv_fetch_add(&router->claims_refused, 1u);
 	for (struct ffv_proxy *proxy = router->proxies; proxy; proxy = proxy->next) {
 		if (proxy->is_bridge || proxy->state >= FFV_PROXY_CLOSING || memcmp(proxy->gid, said->gid, 16))
 			continue;
@@ -109,7 +112,7 @@ int ffv_owner_say_locked(struct ffv_router *router, const uint8_t gid[16], uint3
 
 	while (proxy && (proxy->is_bridge || memcmp(proxy->gid, gid, 16)))
 		proxy = proxy->next;
-	if (!proxy)
+	if (!proxy && !ffv_speaker_is_known_locked(router, gid))
 		return 0; /* it is news of nobody that is known here */
 	struct ffv_ownership *said = calloc(1, sizeof *said);
 	if (!said)

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "verbs/context.h"
+#include "wire/speakers.h"
 
 #define TAGS 7u
 #define REST_MS 1000              /* of nothing to do, and memory goes back (rest.c) */
@@ -251,6 +252,7 @@ void ffv_router_free_channel(struct ffv_router *router, struct ffv_link_channel 
 		channel->next_transport->close(channel->next_link);
 	ffv_channel_finish(&channel->io);
 	ffv_transfer_poll(router, channel); /* those that were under way are not any more */
+	ffv_speakers_free(channel);
 	free((void *)channel->theirs);
 	free((void *)channel->their_calls.call);
 	free(channel);

@@ -32,6 +32,7 @@ struct ffv_proxy;
 struct ffv_call;
 struct ffv_grant;
 struct ffv_far_grant;
+struct ffv_speaker;
 struct ffv_transfer;
 struct ffv_call_table { struct ffv_call **call; uint32_t count; }; /* by number; grows */
 
@@ -232,6 +233,8 @@ struct ffv_link_channel {
 	struct ffv_transfer *transfers; /* that are under way */
 	uint64_t transfer_bytes;      /* of them */
 	struct ffv_pair *parked;      /* wait for some of them to end */
+	struct ffv_speaker *speakers; /* [lock] to change: whom it has spoken for (speakers.c) */
+	uint32_t num_speakers, num_held;
 };
 
 /* ---- jobs -------------------------------------------------------------------------------------------------------------- */
@@ -556,6 +559,11 @@ void ffv_call_frame(struct ffv_router *router, struct ffv_link_channel *channel,
 void ffv_call_read(struct ffv_router *router, struct ffv_call *call);
 /* What ffv_router_call has queued. */
 void ffv_calls_begin(struct ffv_router *router);
+/* Whether it answers a call of ours to that address: who asks has looked up where that is. */
+bool ffv_call_is_to(const struct ffv_router *router, const struct ffv_link_channel *channel, const struct ffv_frame *frame,
+		    const uint8_t gid[16]);
+/* It is not to be dealt with: the conversation ends, at both ends for that reason. */
+void ffv_call_refuse(struct ffv_router *router, struct ffv_link_channel *channel, const struct ffv_frame *frame, int error);
 void ffv_calls_free_ended(struct ffv_router *router);
 /* All those over the channel; NULL: of the router. */
 void ffv_calls_end(struct ffv_router *router, const struct ffv_link_channel *channel);

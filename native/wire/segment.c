@@ -15,6 +15,7 @@
 #include "engine/outbox.h"
 #include "verbs/port.h"
 #include "wire/router.h"
+#include "wire/speakers.h"
 
 #define MOST_WAITING 2048u        /* frames of containers that wait to be sent */
 
@@ -257,14 +258,14 @@ void ffv_segment_send(struct ffv_proxy *bridge)
 
 /* ---- from other hosts --------------------------------------------------------------------------------------------------------- */
 
-static void on_broadcast(struct ffv_router *router, const struct ffv_link_channel *channel, const struct ffv_frame *frame,
+static void on_broadcast(struct ffv_router *router, struct ffv_link_channel *channel, const struct ffv_frame *frame,
 			 const uint8_t *payload)
 {
 	struct ffv_proxy *bridge = open_bridge(router);
 	struct ffv_frame_segment head;
 
-	if (!bridge || !is_of_ours(router, channel))
-		return; /* nobody wants it (any more) */
+	if (!bridge || !is_of_ours(router, channel) || !ffv_speaker_may(router, channel, frame, payload))
+		return; /* nobody wants it (any more), or its sender has to be looked up */
 	memcpy(&head, payload, sizeof head);
 	struct ffv_frame_shm out = { .length_bytes = frame->length_bytes, .kind = head.kind, .flags = head.flags, .sl = head.sl,
 				     .hop_limit = head.hop_limit, .imm_be = head.imm_be, .src_qpn = head.src_qpn,

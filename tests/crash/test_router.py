@@ -342,6 +342,8 @@ DEATHS = [
     ("wire_delivered", "small", 3),
     ("wire_delivered", "writes", 2),
     ("wire_proxy_claimed", "datagrams", 1),
+    ("wire_speaker_claimed", "group", 1),
+    ("wire_speaker_claimed", "conversations", 1),
     ("wire_proxy_bound", "connect", 1),
     ("wire_proxy_bound", "datagrams", 1),
     ("wire_proxy_emptied", "connect", 1),

@@ -17,7 +17,8 @@ MAY_INCLUDE: dict[str, set[str]] = {
     "verbs": {"base", "shm", "engine"},
     "cm": {"base", "shm", "engine", "verbs"},
     "rsocket": {"base"},  # verbs and the connection manager by the public header only
-    "wire": {"base", "shm", "engine", "verbs"},  # the router uses verbs; verbs never wire (docs/decisions/0021)
+    # The router uses verbs, and looks who speaks in conversations; neither uses it (docs/decisions/0021).
+    "wire": {"base", "shm", "engine", "verbs", "cm"},
     "perf": {"base"},
     "preload": {"base"},  # sockets by the public header only
     "ffi": set(),

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <poll.h>
 
+#include "cm/wire.h"
+#include "shm/nodedir.h"
 #include "stranger.h"
 
 static inline unsigned draw(unsigned below)
@@ -283,7 +285,7 @@ static void test_no_relay_of_datagrams(void)
 	hosts_disconnect();
 }
 
-static void wait_for_claim(void)
+static void wait_for_claim_of(const uint8_t gid[16])
 {
 	struct ffv_router_event event = { 0 };
 
@@ -291,7 +293,12 @@ static void wait_for_claim(void)
 		if (!ffv_router_next_event(victim->router, &event))
 			poll(&(struct pollfd){ .fd = ffv_router_event_fd(victim->router), .events = POLLIN }, 1, 100);
 	CHECK_EQ(event.channel, channel);
-	CHECK(!memcmp(event.gid, stranger_gid, 16));
+	CHECK(!memcmp(event.gid, gid, 16));
+}
+
+static void wait_for_claim(void)
+{
+	wait_for_claim_of(stranger_gid);
 }
 
 /* Who speaks for a context waits for the control plane's word, and for nothing else if that is no. */
@@ -369,16 +376,28 @@ static void test_owners(void)
 	victim->qp = NULL;
 }
 
-static void say_broadcast(uint32_t length)
+static void say_broadcast_of(const uint8_t gid[16], uint32_t length)
 {
 	struct ffv_frame_segment head = { .kind = FFV_FRAME_MULTICAST, .src_qpn = STRANGER_QPN, .qkey = PAIR_QKEY,
 					  .dgid = { 0xff, 0x0e } };
 	uint8_t payload[sizeof head + 64] = { 0 };
 
-	memcpy(head.sgid, stranger_gid, 16);
+	memcpy(head.sgid, gid, 16);
 	memcpy(payload, &head, sizeof head);
 	say_frame((struct ffv_frame){ .kind = FFV_FRAME_BROADCAST, .length_bytes = length }, payload,
 		  (uint32_t)sizeof head + length);
+}
+
+static void say_broadcast(uint32_t length)
+{
+	say_broadcast_of(stranger_gid, length);
+}
+
+/* Everything that the stranger said before has been looked at. */
+static void wait_until_read(void)
+{
+	say(FFV_FRAME_MESSAGE, 0, 1, FFV_WR_SEND, "probe", 5);
+	hear(FFV_FRAME_ACK);
 }
 
 /* What is broadcast passes neither way to a host that is of another tenant than it says; to others it does. */
@@ -404,14 +423,15 @@ static void test_tenant_of_the_segment(void)
 	for (int i = 0; i < 2; i++)
 		poll_status(victim->side.cq, FFV_WC_SUCCESS); /* sent, and come round */
 	say_broadcast(24);
-	say(FFV_FRAME_MESSAGE, 0, 1, FFV_WR_SEND, "probe", 5);
-	hear(FFV_FRAME_ACK); /* it has been read */
+	wait_until_read();
 	CHECK_EQ(heard_broadcasts, 0);
 
 	CHECK_OK(ffv_router_set_tenant(victim->router, channel, STRANGER_TENANT));
 	say_frame(interest, NULL, 0);
 	hear(FFV_FRAME_INTEREST_SEEN);
 	say_broadcast(48);
+	wait_for_claim();
+	CHECK_OK(ffv_router_owner(victim->router, stranger_gid, channel, 1));
 	CHECK_EQ(poll_status(victim->side.cq, FFV_WC_SUCCESS).byte_len, 88);
 	stranger_group_is_told(victim, members[1], 60);
 	CHECK_EQ(hear(FFV_FRAME_BROADCAST).length_bytes, 60);
@@ -423,6 +443,118 @@ static void test_tenant_of_the_segment(void)
 		CHECK_OK(ffv_detach_mcast(members[i], &(struct ffv_gid){ .raw = { 0xff, 0x0e } }, 0));
 		CHECK_OK(ffv_destroy_qp(members[i]));
 	}
+}
+
+/* Who sends to a group in the name of an address waits for the control plane's word: what is another host's is dropped, and
+ * what has moved there is asked about anew. */
+static void test_senders_to_groups(void)
+{
+	static const uint8_t link_local[16] = { 0xfe, 0x80, [8] = 0x02, 0, 0x5e, 0xfe, 10, 0, 9, 1 }; /* the stranger's */
+	struct ffv_qp *member = stranger_group_of(victim);
+	uint64_t refused = counters().claims_refused, dropped = counters().datagrams_dropped;
+	struct ffv_wc wc;
+
+	stranger_group_to_rts(member);
+	for (uint32_t n = 0; n < 4; n++)
+		CHECK_OK(post_recv(member, n, victim->mr, 0, 4096));
+	connect_stranger();
+	CHECK_OK(ffv_router_set_tenant(victim->router, channel, STRANGER_TENANT));
+	say_frame((struct ffv_frame){ .kind = FFV_FRAME_INTEREST, .position = 1, .address = STRANGER_TENANT }, NULL, 0);
+	hear(FFV_FRAME_INTEREST_SEEN);
+	for (uint32_t n = 0; n < 2; n++)
+		say_broadcast_of(hosts[0].gid.raw, 8);
+	wait_for_claim_of(hosts[0].gid.raw);
+	CHECK_OK(ffv_router_owner(victim->router, hosts[0].gid.raw, channel, 0));
+	while (counters().datagrams_dropped < dropped + 2)
+		usleep(1000);
+	CHECK_EQ(counters().claims_refused, refused + 1);
+
+	say_broadcast(16);
+	say_broadcast_of(link_local, 24); /* the same by its other name */
+	wait_for_claim();
+	wait_until_read();
+	CHECK_EQ(ffv_poll_cq(victim->side.cq, 1, &wc), 0);
+	CHECK_OK(ffv_router_owner(victim->router, stranger_gid, channel, 1));
+	CHECK_EQ(poll_status(victim->side.cq, FFV_WC_SUCCESS).byte_len, 56);
+	CHECK_EQ(poll_status(victim->side.cq, FFV_WC_SUCCESS).byte_len, 64);
+	say_broadcast(32);
+	CHECK_EQ(poll_status(victim->side.cq, FFV_WC_SUCCESS).byte_len, 72);
+
+	CHECK_OK(ffv_router_owner(victim->router, stranger_gid, victim->channel, 1));
+	wait_until_read(); /* the loop has been round since */
+	say_broadcast(40);
+	wait_for_claim();
+	disconnect_stranger();
+	CHECK_EQ(ffv_poll_cq(victim->side.cq, 1, &wc), 0);
+	CHECK_OK(ffv_detach_mcast(member, &(struct ffv_gid){ .raw = { 0xff, 0x0e } }, 0));
+	CHECK_OK(ffv_destroy_qp(member));
+}
+
+static void say_request(uint32_t number, const uint8_t gid[16], const uint8_t source[16])
+{
+	struct ffv_frame_service service = { .port_space = 0x106, .port = STRANGER_PORT };
+	struct ffv_cm_message request = { .kind = FFV_CM_REQ, .qp_type = FFV_QPT_RC, .src = { .family = AF_INET, .port = number },
+					  .dst = { .family = AF_INET, .port = STRANGER_PORT } };
+	uint8_t payload[sizeof service + sizeof request];
+
+	ffv_cm_seal(&request);
+	memcpy(service.address, victim->gid.raw, 16);
+	memcpy(request.gid, gid, 16);
+	memcpy(request.src.address, source, 16);
+	memcpy(request.dst.address, victim->gid.raw, 16);
+	memcpy(payload, &service, sizeof service);
+	memcpy(payload + sizeof service, &request, sizeof request);
+	say(FFV_FRAME_CALL, number, 1, 0, payload, sizeof payload);
+}
+
+static void wait_readable(int fd)
+{
+	CHECK_EQ(poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, 60000), 1);
+}
+
+/* The same of who calls a listener: nothing reaches it in another's name, be that the GID or the address that programs see. */
+static void test_callers(void)
+{
+	uint64_t refused = counters().claims_refused;
+	char name[FFV_NODEDIR_NAME_BYTES], word[8];
+	struct ffv_nodedir *dir;
+	struct ffv_cm_message request;
+	int listener;
+
+	CHECK_OK(ffv_nodedir_open(victim->dir, &dir));
+	ffv_nodedir_write_service(name, 'g', victim->gid.raw, 0x106, STRANGER_PORT);
+	CHECK_OK(ffv_nodedir_claim_name(dir, name, &listener));
+	connect_stranger();
+	say_request(1, hosts[0].gid.raw, hosts[0].gid.raw);
+	say(FFV_FRAME_TELL, 1, 1, 0, "more", 4);
+	wait_for_claim_of(hosts[0].gid.raw);
+	CHECK_OK(ffv_router_owner(victim->router, hosts[0].gid.raw, channel, 0));
+	struct ffv_frame end = hear(FFV_FRAME_HUNG_UP);
+	CHECK_EQ(end.pair, 1);
+	CHECK_EQ(end.status, EACCES);
+	CHECK_EQ(counters().claims_refused, refused + 1);
+
+	say_request(2, stranger_gid, hosts[0].gid.raw);
+	say(FFV_FRAME_TELL, 2, 1, 0, "more", 4);
+	wait_for_claim();
+	wait_until_read();
+	CHECK_EQ(poll(&(struct pollfd){ .fd = listener, .events = POLLIN }, 1, 0), 0);
+	CHECK_OK(ffv_router_owner(victim->router, stranger_gid, channel, 1));
+	wait_readable(listener);
+	int caller = accept(listener, NULL, NULL);
+	CHECK(caller >= 0);
+	wait_readable(caller);
+	CHECK_EQ(ffv_cm_receive(caller, &request), 1);
+	CHECK(!memcmp(request.gid, stranger_gid, 16));
+	CHECK(!memcmp(request.src.address, stranger_gid, 16));
+	CHECK_EQ(request.src.port, 2);
+	wait_readable(caller);
+	CHECK_EQ(recv(caller, word, sizeof word, 0), 4); /* in order */
+	close(caller);
+	CHECK_EQ(hear(FFV_FRAME_HUNG_UP).pair, 2);
+	disconnect_stranger();
+	ffv_nodedir_release_name(dir, name, listener);
+	ffv_nodedir_close(dir);
 }
 
 int main(void)
@@ -441,6 +573,8 @@ int main(void)
 	test_not_its_own();
 	test_many_claims();
 	test_tenant_of_the_segment();
+	test_senders_to_groups();
+	test_callers();
 	hosts_disconnect();
 	test_owners();
 	stranger_check_container(victim);
