@@ -15,7 +15,7 @@ void ffv_run_save_taken(struct ffv_qp_shm *qp, const struct ffv_rwqe *rwqe)
 
 static void restore_taken(const struct ffv_qp_shm *qp, struct ffv_rwqe *rwqe)
 {
-	uint32_t n = qp->taken_num_sge;
+	uint32_t n = ffv_word_load(&qp->taken_num_sge);
 
 	rwqe->position = qp->taken_position;
 	rwqe->num_sge = n <= FFV_MAX_SGE ? n : 0;
@@ -101,7 +101,7 @@ enum verdict ffv_run_scatter(struct run *run, uint64_t length)
 enum verdict ffv_run_gather(struct run *run, const struct ffv_wqe_shm *wqe, uint32_t access)
 {
 	struct ffv_list *list = &run->local;
-	uint32_t num_sge = wqe->num_sge;
+	uint32_t num_sge = ffv_word_load(&wqe->num_sge);
 
 	if (ffv_unlikely(run->req->view->proxy))
 		return ffv_run_gather_proxied(run);
@@ -120,7 +120,7 @@ enum verdict ffv_run_gather(struct run *run, const struct ffv_wqe_shm *wqe, uint
 	if (num_sge > FFV_MAX_SGE || num_sge * 16u + offsetof(struct ffv_wqe_shm, sge) > run->req->sq_stride_bytes)
 		return LOCAL_OPERATION;
 	for (uint32_t i = 0; i < num_sge; i++) {
-		struct ffv_sge_shm sge = wqe->sge[i];
+		struct ffv_sge_shm sge = ffv_sge_read(&wqe->sge[i]);
 		if (!sge.length)
 			continue;
 		if (!ffv_key_resolve_any(run->req->view, sge.lkey, run->req->pd, 0, sge.addr, sge.length, access,

@@ -149,15 +149,15 @@ static uint32_t fetch(struct run *run, uint32_t progress, uint32_t length)
 }
 
 /* The same, as long as something comes. */
-static enum verdict fetch_all(struct run *run, uint32_t length, bool receive)
+static enum verdict fetch_all(struct run *run, uint32_t *progress, uint32_t length, bool receive)
 {
-	struct ffv_qp_shm *qp = run->req->shm;
 	uint32_t n;
 
-	while ((n = fetch(run, qp->progress_bytes, length)) != 0) {
-		if (n > length - qp->progress_bytes)
+	while ((n = fetch(run, *progress, length)) != 0) {
+		if (n > length - *progress)
 			return receive ? RECEIVE_PROTECTION : REMOTE_ACCESS;
-		qp->progress_bytes += n;
+		*progress += n;
+		run->req->shm->progress_bytes = *progress;
 	}
 	return OK;
 }
@@ -181,7 +181,7 @@ static void ask_for_more(struct run *run, uint32_t progress, uint32_t length, bo
 enum verdict ffv_run_move_stream(struct run *run, uint32_t length, bool receive)
 {
 	struct ffv_qp_shm *qp = run->req->shm;
-	uint32_t progress = qp->progress_bytes;
+	uint32_t progress = ffv_word_load(&qp->progress_bytes); /* once: peers can write to it, and what is checked is used */
 	uint64_t n = run->local.length_bytes;
 
 	if (qp->staged_bytes)
@@ -202,12 +202,12 @@ enum verdict ffv_run_move_stream(struct run *run, uint32_t length, bool receive)
 		}
 		if (result)
 			return ffv_run_copy_fault(result, true, receive);
-		qp->progress_bytes = progress + (uint32_t)n;
+		progress += (uint32_t)n;
+		qp->progress_bytes = progress;
 	}
-	enum verdict verdict = fetch_all(run, length, receive);
+	enum verdict verdict = fetch_all(run, &progress, length, receive);
 	if (verdict != OK)
 		return verdict;
-	progress = qp->progress_bytes;
 	if (progress == length) {
 		qp->progress_bytes = 0;
 		return OK;
@@ -306,6 +306,8 @@ static enum ffv_pull gather(struct ffv_qp_ref *requester, const struct ffv_wqe_s
 	if (verdict == OK && (sinks || atomic_write) && !ffv_load_relaxed(&requester->shm->max_rd_atomic))
 		verdict = LOCAL_OPERATION;
 	if (verdict == OK && (atomic_write || (sinks && out->opcode != FFV_WR_RDMA_READ)) && out->length_bytes != 8)
+		verdict = LOCAL_LENGTH;
+	if (verdict == OK && out->opcode == FFV_WR_FLUSH && out->length_bytes) /* no program of ours posts that */
 		verdict = LOCAL_LENGTH;
 	if (verdict != OK)
 		return fail(status, ffv_run_meanings[verdict].requester);

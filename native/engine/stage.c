@@ -21,7 +21,7 @@ bool ffv_run_is_mirrored(const struct ffv_list *list)
 bool ffv_run_stage_list(struct run *run, struct ffv_list *list, uint32_t length)
 {
 	struct ffv_qp_shm *qp = run->req->shm;
-	uint32_t line = qp->stage_line, room = qp->stage_bytes;
+	uint32_t line = ffv_word_load(&qp->stage_line), room = ffv_word_load(&qp->stage_bytes);
 	void *buffer = line == FFV_NONE ? NULL : ffv_view_at(run->req->view, line, room);
 
 	if (!buffer || length > room)
@@ -46,7 +46,7 @@ enum verdict ffv_run_stage_chunk(struct run *run, const struct ffv_list *list, b
 {
 	struct ffv_qp_shm *qp = run->req->shm;
 	struct ffv_list stage;
-	uint32_t progress = qp->progress_bytes, staged = qp->staged_bytes;
+	uint32_t progress = ffv_word_load(&qp->progress_bytes), staged = ffv_word_load(&qp->staged_bytes);
 
 	if (progress > length || staged > length - progress || !ffv_run_stage_list(run, &stage, into_stage ? 0 : staged))
 		return LOCAL_OPERATION; /* the requester lies */

@@ -65,7 +65,7 @@ static int open_rq(const struct ffv_view *view, struct ffv_rq_shm *shm, struct f
 {
 	uint64_t geometry = ffv_load_acquire(&shm->geometry);
 	uint32_t mask = (uint32_t)(geometry >> 32), line = (uint32_t)geometry;
-	uint32_t stride = shm->stride_bytes, max_sge = shm->max_sge;
+	uint32_t stride = ffv_word_load(&shm->stride_bytes), max_sge = ffv_word_load(&shm->max_sge);
 	uint8_t *ring = NULL;
 
 	if (is_mask(mask, 1u << 24) && max_sge <= FFV_MAX_SGE && stride <= FFV_MAX_SGE * 16 && stride >= 16 &&
@@ -96,7 +96,7 @@ int ffv_rq_ref_reopen(const struct ffv_view *view, struct ffv_rq_ref *ref)
 
 static int open_tags(const struct ffv_view *view, const struct ffv_srq_shm *shm, struct ffv_rq_ref *ref)
 {
-	uint32_t num_tags = shm->num_tags, line = shm->tag_line;
+	uint32_t num_tags = ffv_word_load(&shm->num_tags), line = ffv_word_load(&shm->tag_line);
 	uint64_t bytes = (uint64_t)num_tags * (sizeof *ref->tags + ref->max_sge * sizeof *ref->tag_sges);
 	struct ffv_tag_shm *tags = num_tags && num_tags <= FFV_MAX_TAGS ? ffv_view_at(view, line, bytes) : NULL;
 
@@ -126,7 +126,8 @@ int ffv_srq_ref_open(const struct ffv_view *view, uint32_t id, struct ffv_rq_ref
 
 static int open_sq(struct ffv_view *view, struct ffv_qp_ref *ref)
 {
-	uint32_t mask = ref->shm->sq_index_mask, stride = ref->shm->sq_stride_bytes, line = ref->shm->sq_ring_line;
+	uint32_t mask = ffv_word_load(&ref->shm->sq_index_mask), stride = ffv_word_load(&ref->shm->sq_stride_bytes);
+	uint32_t line = ffv_word_load(&ref->shm->sq_ring_line);
 
 	if (is_mask(mask, 1u << 24) && stride >= FFV_LINE_BYTES && stride <= 4096 && stride % FFV_LINE_BYTES == 0)
 		ref->sq_ring = ffv_view_at(view, line, (mask + 1ull) * stride);
@@ -150,9 +151,9 @@ int ffv_qp_ref_open(struct ffv_view *view, uint32_t qpn, struct ffv_qp_ref *ref)
 	if (!found.shm)
 		return ffv_fail(line ? EPROTO : ENOENT, "there is no QP %#x", qpn);
 	found.generation = ffv_load_acquire(&found.shm->generation);
-	found.type = found.shm->type;
-	found.pd = found.shm->pd;
-	uint32_t srq = found.shm->srq;
+	found.type = ffv_word_load(&found.shm->type);
+	found.pd = ffv_word_load(&found.shm->pd);
+	uint32_t srq = ffv_word_load(&found.shm->srq);
 	if (!(found.generation & 1) || found.shm->qpn != qpn)
 		return ffv_fail(ENOENT, "QP %#x was destroyed", qpn);
 	int rc = open_sq(view, &found);

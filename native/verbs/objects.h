@@ -279,7 +279,8 @@ struct ffv_qp {
 	uint32_t max_send_sge;
 	uint32_t max_inline;
 	uint32_t type;
-	uint32_t sq_sig_all;
+	bool sq_sig_all;
+	_Atomic uint8_t runs;         /* of a proxy's: a thread of ours executes it (post.c) */
 	uint64_t sq_posted;           /* sq_lock */
 	_Atomic uint64_t sq_completed;
 	uint64_t *sq_wr_id;           /* of a proxy's: lent by its owner */

@@ -18,13 +18,47 @@
 
 /* ---- running queues ---------------------------------------------------------------------------------------------------- */
 
-static inline void run(struct ffv_qp *qp, const struct ffv_exec_env *env)
+static inline void run_once(struct ffv_qp *qp, const struct ffv_exec_env *env)
 {
 	struct ffv_link *link = ffv_qp_link(qp);
 
 	if (ffv_unlikely(!link && ffv_type_is_connected(qp->type)))
 		link = ffv_qp_refresh_link(qp);
 	ffv_exec_run(env, &qp->ref, link ? &link->ref : NULL);
+}
+
+enum { STILL = 0, RUNS = 1, RUNS_AGAIN = 2 };
+
+/* A proxy's queue works on memory of its owner's own, and the lock in the arena is one that any peer can open: one thread of
+ * this process at a time is kept to here. Whoever comes meanwhile has the one that is there look again. */
+static void run_proxied(struct ffv_qp *qp, const struct ffv_exec_env *env)
+{
+	uint8_t seen = STILL;
+
+	while (!ffv_cas(&qp->runs, &seen, (uint8_t)RUNS)) {
+		if (seen == RUNS_AGAIN || (seen == RUNS && ffv_cas(&qp->runs, &seen, (uint8_t)RUNS_AGAIN)))
+			return;
+		seen = STILL;
+	}
+	do {
+		ffv_store_seq_cst(&qp->runs, (uint8_t)RUNS);
+		run_once(qp, env);
+		seen = RUNS;
+	} while (!ffv_cas(&qp->runs, &seen, (uint8_t)STILL));
+}
+
+static inline void run(struct ffv_qp *qp, const struct ffv_exec_env *env)
+{
+	if (ffv_unlikely(qp->ref.view->proxy))
+		run_proxied(qp, env);
+	else
+		run_once(qp, env);
+}
+
+void ffv_qp_await_run(const struct ffv_qp *qp)
+{
+	while (ffv_load_seq_cst(&qp->runs) != STILL)
+		sched_yield();
 }
 
 int ffv_qp_run(struct ffv_qp *qp)

@@ -38,6 +38,9 @@ int ffv_qp_batch_create(struct ffv_qp *qp, uint64_t send_ops);
 void ffv_qp_batch_destroy(struct ffv_qp *qp);
 /* Executes the QP's own send queue. */
 int ffv_qp_run(struct ffv_qp *qp);
+/* Of a proxy's: waits until no thread of this process executes it, whatever its peers have written to the arena. What its owner
+ * has taken from the hooks' sight before is not used any more then. */
+void ffv_qp_await_run(const struct ffv_qp *qp);
 /* Before the QP is reset or destroyed: a message that goes in stages and has taken a receive work request of its
  * responder's (shared) queue is broken off, so that the work request comes back there. */
 void ffv_qp_give_back_taken(struct ffv_qp *qp);

@@ -27,10 +27,14 @@ void ffv_datagram_completed(struct ffv_pair *pair, const struct ffv_wc *wc)
 	if (!pair->in.window)
 		return; /* of what was dropped */
 	struct ffv_posted *posted = &pair->in.window->posted[wc->wr_id % FFV_WINDOW];
+	uint8_t *bytes = posted->bytes;
+	if (!bytes)
+		return; /* it has completed: containers can write to the queue that says so */
 	lock(pair);
-	free(posted->bytes);
 	*posted = (struct ffv_posted){ 0 };
 	unlock(pair);
+	ffv_qp_await_run(pair->qp);
+	free(bytes);
 	pair->datagrams_under_way--;
 	ffv_incoming_rest(pair);
 }

@@ -293,7 +293,7 @@ bool ffv_grant_placed(struct ffv_link_channel *channel, const struct ffv_frame *
 	struct ffv_router *router = pair ? pair->proxy->router : NULL;
 	struct ffv_grant *grant = pair ? pair->in.grant : NULL;
 
-	if (!pair)
+	if (!pair || ffv_incoming_is_late(&pair->in, frame))
 		return true;
 	if (!is_expected(&pair->in, grant, frame))
 		return false;

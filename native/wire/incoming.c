@@ -67,14 +67,20 @@ static void drop_entries(struct ffv_pair *pair)
 
 	ffv_grant_end(pair);
 	lock(pair);
-	ffv_incoming_free_chunks_locked(in);
+	struct ffv_chunk *chunks = ffv_incoming_take_chunks_locked(in);
 	in->wants_more = false;
 	if (in->window && pair->type != FFV_QPT_UD)
 		memset(in->window->posted, 0, sizeof in->window->posted);
+	unlock(pair);
+	if (pair->qp)
+		ffv_qp_await_run(pair->qp);
+	ffv_incoming_free_chunks(chunks);
+	lock(pair);
 	for (; in->first != in->end; in->first++)
 		drop_entry(in, ffv_incoming_entry(in, in->first));
 	in->next_post = in->end;
 	in->slots = 0;
+	in->granted = in->arrived = 0;
 	unlock(pair);
 	ffv_incoming_rest(pair);
 }
@@ -179,7 +185,8 @@ int ffv_incoming_post(struct ffv_pair *pair, struct ffv_entry *entry, uint32_t c
 	}
 	lock(pair);
 	posted.entry = count;
-	pair->in.window->posted[pair->qp->sq_posted % FFV_WINDOW] = posted;
+	entry->slots[posted.piece] = (uint8_t)(pair->qp->sq_posted % FFV_WINDOW);
+	pair->in.window->posted[entry->slots[posted.piece]] = posted;
 	unlock(pair);
 	pair->in.slots++;
 	ffv_pair_warm(pair);
@@ -239,6 +246,30 @@ static void answer_atomic(struct ffv_pair *pair, struct ffv_entry *entry)
 	ffv_answer(pair, &frame);
 }
 
+/* Whether it may have a completion: containers can write to the queue that the completions are read from. */
+static bool is_posted(const struct ffv_incoming *in, const struct ffv_entry *entry)
+{
+	if (entry->frame.opcode == FFV_WR_RDMA_READ && entry->frame.length_bytes)
+		return entry->asked_pieces != entry->done_pieces;
+	return in->next_post != in->first;
+}
+
+/* The executor finds nothing any more of what has completed, wherever containers have it look. */
+static struct ffv_chunk *hide(struct ffv_pair *pair, const struct ffv_entry *entry)
+{
+	bool reads = entry->frame.opcode == FFV_WR_RDMA_READ;
+	struct ffv_posted *posted = &pair->in.window->posted[entry->slots[reads ? entry->done_pieces % FFV_READ_PIECES : 0]];
+	struct ffv_chunk *chunks = NULL;
+
+	lock(pair);
+	posted->bytes = NULL;
+	posted->length = 0;
+	if (entry->frame.kind == FFV_FRAME_LARGE)
+		chunks = ffv_incoming_take_chunks_locked(&pair->in);
+	unlock(pair);
+	return chunks;
+}
+
 static void complete(struct ffv_pair *pair, const struct ffv_wc *wc)
 {
 	struct ffv_incoming *in = &pair->in;
@@ -246,6 +277,11 @@ static void complete(struct ffv_pair *pair, const struct ffv_wc *wc)
 	if (in->first == in->end || (uint32_t)wc->wr_id != in->first)
 		return; /* of what was dropped */
 	struct ffv_entry *entry = ffv_incoming_entry(in, in->first);
+	if (!is_posted(in, entry))
+		return;
+	struct ffv_chunk *chunks = hide(pair, entry);
+	ffv_qp_await_run(pair->qp); /* whatever containers have written there: its bytes are not worked on any more */
+	ffv_incoming_free_chunks(chunks);
 	in->slots--;
 	ffv_incoming_report(pair);
 	if (wc->status) {
@@ -263,7 +299,7 @@ static void complete(struct ffv_pair *pair, const struct ffv_wc *wc)
 	ffv_grant_end(pair);
 	lock(pair);
 	if (entry->frame.kind == FFV_FRAME_LARGE)
-		ffv_incoming_free_chunks_locked(in);
+		in->granted = in->arrived = 0;
 	drop_entry(in, entry);
 	in->first++;
 	unlock(pair);

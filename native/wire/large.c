@@ -28,15 +28,22 @@ static void unlock(struct ffv_pair *pair)
 	pthread_mutex_unlock(&pair->proxy->router->lock);
 }
 
-void ffv_incoming_free_chunks_locked(struct ffv_incoming *in)
+struct ffv_chunk *ffv_incoming_take_chunks_locked(struct ffv_incoming *in)
 {
-	while (in->chunks) {
-		struct ffv_chunk *chunk = in->chunks;
-		in->chunks = chunk->next;
-		free(chunk);
-	}
+	struct ffv_chunk *chunks = in->chunks;
+
+	in->chunks = NULL;
 	in->last_chunk = &in->chunks;
-	in->granted = in->arrived = 0;
+	return chunks;
+}
+
+void ffv_incoming_free_chunks(struct ffv_chunk *chunks)
+{
+	while (chunks) {
+		struct ffv_chunk *next = chunks->next;
+		free(chunks);
+		chunks = next;
+	}
 }
 
 /* ---- hooks ------------------------------------------------------------------------------------------------------------------ */
@@ -210,6 +217,12 @@ static void keep(struct ffv_pair *pair, const uint8_t *bytes, uint32_t length)
 	ffv_pair_run(pair);
 }
 
+bool ffv_incoming_is_late(const struct ffv_incoming *in, const struct ffv_frame *frame)
+{
+	return in->first == in->end ||
+	       (int32_t)(frame->position - in->window->entries[in->first % FFV_WINDOW].frame.position) < 0;
+}
+
 /* Whether the next bytes of a DATA are, from `offset` of it on, those that are welcome. */
 static bool is_welcome(const struct ffv_incoming *in, const struct ffv_frame *frame, uint32_t offset)
 {
@@ -223,7 +236,7 @@ bool ffv_incoming_data(struct ffv_link_channel *channel, const struct ffv_frame 
 {
 	struct ffv_pair *pair = ffv_incoming_pair(channel, frame);
 
-	if (!pair)
+	if (!pair || ffv_incoming_is_late(&pair->in, frame))
 		return true;
 	if (!is_welcome(&pair->in, frame, 0))
 		return false;
@@ -234,12 +247,15 @@ bool ffv_incoming_data(struct ffv_link_channel *channel, const struct ffv_frame 
 bool ffv_incoming_body(struct ffv_link_channel *channel, const struct ffv_frame *frame)
 {
 	struct ffv_pair *pair = ffv_incoming_pair(channel, frame);
-	struct coming now = { .pair = pair, .io = &channel->io };
+	struct coming now = { .io = &channel->io };
 	uint32_t length;
 
+	if (pair && ffv_incoming_is_late(&pair->in, frame))
+		pair = NULL;
 	if (pair) {
 		if (!is_welcome(&pair->in, frame, ffv_channel_body_offset(&channel->io)))
 			return false;
+		now.pair = pair;
 		coming = &now;
 		ffv_pair_run(pair);
 		coming = NULL;

@@ -654,26 +654,29 @@ static void run_datagrams(struct ffv_proxy *proxy, struct ffv_qp_ref *ref)
 		ffv_exec_run(&env, ref, NULL);
 }
 
-static bool is_connected_to(const struct ffv_qp_shm *shm, uint32_t generation, const struct ffv_proxy *proxy)
+/* *far_qpn: to which queue pair there. */
+static bool is_connected_to(const struct ffv_qp_shm *shm, uint32_t generation, const struct ffv_proxy *proxy, uint32_t *far_qpn)
 {
 	uint32_t state = ffv_load_acquire(&shm->state);
 	uint8_t dgid[16];
 
+	*far_qpn = ffv_load_relaxed(&shm->dest_qpn);
 	ffv_qp_shm_dgid(shm, dgid);
 	return state >= FFV_QPS_RTR && state != FFV_QPS_ERR && ffv_load_acquire(&shm->generation) == generation &&
-	       ffv_load_relaxed(&shm->dest_qpn) / FFV_QPN_BLOCK == proxy->block && !memcmp(dgid, proxy->gid, 16);
+	       *far_qpn / FFV_QPN_BLOCK == proxy->block && !memcmp(dgid, proxy->gid, 16);
 }
 
 /* The pair for it: another container's queue pair that the far one was connected to gives way if it is so no more. */
-static struct ffv_pair *find_pair(struct ffv_proxy *proxy, const struct ffv_qp_ref *ref, const uint8_t gid[16])
+static struct ffv_pair *find_pair(struct ffv_proxy *proxy, const struct ffv_qp_ref *ref, const uint8_t gid[16],
+				  uint32_t far_qpn)
 {
-	uint32_t far_qpn = ffv_load_relaxed(&ref->shm->dest_qpn);
 	struct ffv_pair *pair = ffv_pair_get(proxy, far_qpn);
 	bool same = pair && pair->qpn == ref->qpn && pair->type == ref->type && !memcmp(pair->gid, gid, 16);
 
 	if (pair && !same) {
 		bool meant = pair->in.open && pair->qpn == ref->qpn && !memcmp(pair->gid, gid, 16); /* by the other host */
-		if (pair->type == FFV_QPT_UD || meant || (pair->shm && is_connected_to(pair->shm, pair->generation, proxy)))
+		uint32_t unused;
+		if (pair->type == FFV_QPT_UD || meant || (pair->shm && is_connected_to(pair->shm, pair->generation, proxy, &unused)))
 			return NULL;
 		ffv_pair_retire(pair);
 	}
@@ -734,6 +737,7 @@ void ffv_outgoing_wanted(struct ffv_proxy *proxy, const uint8_t gid[16], uint32_
 	struct ffv_pair *pair = NULL;
 	struct ffv_exec_env env;
 	struct ffv_qp_ref ref;
+	uint32_t far_qpn;
 
 	if (!peer)
 		return;
@@ -744,8 +748,8 @@ void ffv_outgoing_wanted(struct ffv_proxy *proxy, const uint8_t gid[16], uint32_
 	if (!ffv_pull_open(&env, &peer->view, qpn, &ref)) {
 		if (ref.type == FFV_QPT_UD)
 			run_datagrams(proxy, &ref);
-		else if (ffv_type_is_connected(ref.type) && is_connected_to(ref.shm, ref.generation, proxy))
-			pair = find_pair(proxy, &ref, gid);
+		else if (ffv_type_is_connected(ref.type) && is_connected_to(ref.shm, ref.generation, proxy, &far_qpn))
+			pair = find_pair(proxy, &ref, gid, far_qpn);
 		else if (ffv_load_acquire(&ref.shm->state) == FFV_QPS_ERR)
 			on_error(proxy, &ref, gid);
 		if (ref.type == FFV_QPT_XRC_RECV) { /* it sends nothing: all that it wants is that it can be sent to */

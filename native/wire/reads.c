@@ -76,7 +76,8 @@ int ffv_read_post(struct ffv_pair *pair, struct ffv_entry *entry, uint32_t count
 		struct ffv_posted posted = { .offset = entry->asked_bytes, .piece = entry->asked_pieces % FFV_READ_PIECES };
 		bool by_device;
 		posted.length = next_piece(pair, entry, &by_device);
-		if (!by_device && !(posted.bytes = malloc(posted.length)))
+		/* Zeroed: a container could have it said that there are bytes of its memory in it. */
+		if (!by_device && !(posted.bytes = calloc(1, posted.length)))
 			return -ENOMEM;
 		entry->pieces[posted.piece] = posted.bytes;
 		entry->piece_bytes[posted.piece] = posted.length;
@@ -114,7 +115,7 @@ static void give_buffer(struct ffv_pair *pair, struct ffv_posted *posted)
 {
 	struct ffv_entry *entry = ffv_incoming_entry(&pair->in, pair->in.first);
 	bool room = !pair->result_bytes || pair->result_bytes + posted->length <= FFV_READ_WINDOW;
-	uint8_t *bytes = room ? malloc(posted->length) : NULL;
+	uint8_t *bytes = room ? calloc(1, posted->length) : NULL;
 
 	if (room && !bytes) {
 		ffv_incoming_close(pair, FFV_WC_RETRY_EXC_ERR);

@@ -55,6 +55,7 @@ struct ffv_entry {
 	uint32_t done_bytes, done_pieces;   /* answered */
 	uint32_t asked_bytes, asked_pieces; /* posted */
 	bool by_device;               /* it may be fetched so */
+	uint8_t slots[FFV_READ_PIECES]; /* of `posted`: its work requests, a READ's by piece */
 };
 
 /* A work request posted on the proxy's queue pair, by its position there. */
@@ -495,8 +496,12 @@ uint32_t ffv_incoming_fetch(struct ffv_proxy *proxy, uint32_t qpn, uint64_t posi
 /* A DATA with its payload; one whose payload is received piece by piece, of which this takes what is there. */
 bool ffv_incoming_data(struct ffv_link_channel *channel, const struct ffv_frame *frame, const uint8_t *payload);
 bool ffv_incoming_body(struct ffv_link_channel *channel, const struct ffv_frame *frame);
+/* Bytes of what is done already: an unreliable connection loses the rest of a message, and a container can have one end early. */
+bool ffv_incoming_is_late(const struct ffv_incoming *in, const struct ffv_frame *frame);
 void ffv_incoming_credit(struct ffv_pair *pair);
-void ffv_incoming_free_chunks_locked(struct ffv_incoming *in);
+/* Takes them from the executor's sight, to be freed when it is not at work. */
+struct ffv_chunk *ffv_incoming_take_chunks_locked(struct ffv_incoming *in);
+void ffv_incoming_free_chunks(struct ffv_chunk *chunks);
 
 /* ---- grants.c: what of our containers' memory others may write; see there ---- */
 /* What is to be granted, of the work request that the executor is at, and what of it is. */
