@@ -96,6 +96,13 @@
 	X(wire_request_posted, "request recorded, not in the proxy's queue") \
 	X(wire_body_placed, "piece of a large message received to where it belongs, not counted") \
 	X(wire_credit_given, "credit for a large message written, nothing noted of it") \
+	X(wire_grant_made, "memory registered for a device of another host, which is not told where") \
+	X(wire_grant_placed, "a device of another host has moved bytes, nobody has looked at them") \
+	X(wire_grant_over, "no device of another host is to move anything any more, memory still held and registered") \
+	X(wire_transfer_begun, "a device has bytes to write, nothing noted of it") \
+	X(wire_fetch_begun, "a device has bytes of a READ to fetch, nothing noted of it") \
+	X(wire_transfer_done, "a device is done, the other host not told") \
+	X(wire_transfer_told, "the other host told what a device has moved, memory still held and registered") \
 	X(wire_read_answered, "piece of a READ read, not in a frame") \
 	X(wire_delivered, "request executed, not answered") \
 	X(wire_proxy_claimed, "another host speaks for an address, nobody asked whose it is") \

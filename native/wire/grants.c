@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "verbs/hold.h"
 #include "wire/router.h"
 
@@ -93,6 +94,7 @@ void ffv_grant_end(struct ffv_pair *pair)
 	lock(pair);
 	pair->in.grant = NULL;
 	unlock(pair);
+	FFV_FAULT(wire_grant_over);
 	destroy(grant, !is_used_up(pair, grant));
 }
 
@@ -210,6 +212,7 @@ bool ffv_grant_make(struct ffv_pair *pair, struct ffv_link_channel *channel, str
 	grant->offset = what->offset;
 	grant->position = what->position;
 	keep(pair, grant);
+	FFV_FAULT(wire_grant_made);
 	what->count = (uint32_t)grant->count;
 	what->length = grant->length;
 	what->carrier = near;
@@ -310,6 +313,7 @@ bool ffv_grant_placed(struct ffv_link_channel *channel, const struct ffv_frame *
 	pair->in.arrived += reads ? 0 : frame->length_bytes;
 	unlock(pair);
 	ffv_fetch_add(reads ? &router->bytes_one_sided_sent : &router->bytes_one_sided_received, frame->length_bytes);
+	FFV_FAULT(wire_grant_placed);
 	ffv_pair_run(pair);
 	lock(pair);
 	bool strange = pair->in.grant && pair->in.grant->strange;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "verbs/hold.h"
 #include "wire/router.h"
 
@@ -238,6 +239,7 @@ static int begin(struct ffv_pair *pair, struct ffv_link_channel *channel, const 
 		let_go(transfer, io);
 		return rc == -EAGAIN && channel->transfers ? 0 : -1;
 	}
+	FFV_FAULT(wire_transfer_begun);
 	keep(pair, channel, transfer);
 	return 1;
 }
@@ -289,6 +291,7 @@ static void finish(struct ffv_link_channel *channel, struct ffv_transfer *transf
 	uint32_t length = moved ? transfer->length : 0;
 
 	channel->transfer_bytes -= transfer->length;
+	FFV_FAULT(wire_transfer_done);
 	if (pair) {
 		struct ffv_router *router = pair->proxy->router;
 		pair->out.transfer = NULL;
@@ -299,6 +302,7 @@ static void finish(struct ffv_link_channel *channel, struct ffv_transfer *transf
 		ffv_fetch_add(transfer->reads ? &router->bytes_one_sided_received : &router->bytes_one_sided_sent, length);
 		ffv_pair_take_turn(pair);
 	}
+	FFV_FAULT(wire_transfer_told);
 	let_go(transfer, &channel->io);
 }
 
@@ -323,6 +327,7 @@ static bool fetch(struct ffv_pair *pair, struct ffv_link_channel *channel, uint6
 		let_go(transfer, io);
 		return false;
 	}
+	FFV_FAULT(wire_fetch_begun);
 	keep(pair, channel, transfer);
 	return true;
 }

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.crash.test_router import BY_DEVICES
 from tests.lab import conformance
 from tests.lab.conformance import TWO_DEVICES
 from tests.lab.vm import packages
@@ -97,6 +98,13 @@ def test_three_hosts_of_which_one_has_no_device(machine: Machine) -> None:
         assert said[f"c to {name}"].startswith("tcp, for there is no RDMA at this end: ")
         assert "has no RoCE v2 GID for 192.0.2.3: give its network interface that address" in said[f"c to {name}"]
     assert said["goodbye"] == "heard by both"
+
+
+def test_a_router_dies_while_devices_move_payload(machine: Machine) -> None:
+    """At each of its fault points there (rdma_deaths.py)."""
+    said = run_guest(machine, "rdma_deaths")
+    for point, scene, _ in BY_DEVICES:
+        assert said[f"{point} at {scene}"] == "survived"
 
 
 def test_containers_of_two_hosts(machine: Machine) -> None:
