@@ -134,6 +134,7 @@ class StaticRegistry(Registry):
             with open(self._path, "rb") as file:
                 content = file.read(MAX_BYTES + 1)
         except OSError as error:
+            self._seen = ()  # it is looked at again, also if it does not change
             raise StaticFileError(f"static registry {self._path} cannot be read: {error.strerror}") from None
         serial, records = self._parse(content)
         if serial < self._serial or (serial == self._serial and content != self._content):

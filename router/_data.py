@@ -46,10 +46,11 @@ class ChannelLost:
 
 @dataclass(frozen=True)
 class ProxyClosed:
-    """A remote context is gone, and its proxy here."""
+    """A remote context is gone, and its proxy here; or why that could not be made."""
 
     gid: bytes
     qpn_first: int
+    why: str
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,8 @@ class DataPlane:
             return ChannelLost(int(event.channel), ffi.string(event.text).decode("utf-8", "replace"))
         if event.kind == lib.FFV_ROUTER_CLAIMED:
             return ContextClaimed(int(event.channel), bytes(event.gid))
-        return ProxyClosed(bytes(event.gid), int(event.qpn_first))
+        why = ffi.string(event.text).decode("utf-8", "replace")
+        return ProxyClosed(bytes(event.gid), int(event.qpn_first), why)
 
     def channel_counters(self, channel: int) -> dict[str, int]:
         """Return what a channel carried since it was opened, and what it leads to; RouterError if it is closed."""

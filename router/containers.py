@@ -248,6 +248,10 @@ class Containers:
         found = ((gid, self.data.proxy_channel(gid, first)) for gid, first in node.names(self.folder))
         return {gid: channel for gid, channel in found if channel is not None}
 
+    def no_place(self, gid: bytes, why: str) -> None:
+        """Take note that what stands in for a context of another host could not be made."""
+        self._say(f"{_address(gid)} of another host is not to be reached from here", why)
+
     def lost(self, gid: str) -> None:
         """Take note that somebody else has the address now."""
         with contextlib.suppress(AlienRecordError):
@@ -255,8 +259,15 @@ class Containers:
 
     async def follow(self) -> None:
         """Keep the registry saying which containers are here."""
+        what = "the containers of this host"
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except OSError as error:  # no descriptor is free, most likely: who is new is found when one is
+                remedy = "raise the limit of open files (ulimit -n)"
+                self._say(what, f"they cannot be looked at: {error.strerror}; {remedy}")
+            else:
+                self._said.pop(what, None)
             await asyncio.sleep(_LOOK_S)
 
     async def look(self) -> None:

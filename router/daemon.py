@@ -231,6 +231,8 @@ class Router:
                 peers.lost(event.channel, event.why)
             elif isinstance(event, ContextClaimed):
                 owners.claimed(event)
+            elif isinstance(event, ProxyClosed) and event.why and self._parts:
+                self._parts.containers.no_place(event.gid, event.why)
             elif isinstance(event, ProxyClosed):
                 log.debug("%s (queue pairs from %#x) is gone", gid_text(event.gid), event.qpn_first)
 

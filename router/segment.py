@@ -49,9 +49,10 @@ class Segment:
         """Join the segment with the first container that is on it, also with one that was there before this router."""
         known: frozenset[str] = frozenset()
         while True:
-            here = node.on_segment(self.folder)
-            if here - known:
-                await self.announce()
+            with contextlib.suppress(OSError):  # no descriptor is free: later (Containers says it)
                 here = node.on_segment(self.folder)
-            known = here
+                if here - known:
+                    await self.announce()
+                    here = node.on_segment(self.folder)
+                known = here
             await asyncio.sleep(_LOOK_S)

@@ -285,6 +285,8 @@ void ffv_proxy_retire(struct ffv_proxy *proxy, bool died)
 	if (!proxy->num_pairs)
 		ffv_proxy_close(proxy);
 	memcpy(event.gid, proxy->gid, 16);
+	if (proxy->error) /* it was never open */
+		snprintf(event.text, sizeof event.text, "%.*s", (int)sizeof event.text - 1, proxy->error_text);
 	ffv_router_raise(router, &event);
 }
 
@@ -349,8 +351,8 @@ void ffv_proxy_opened(struct ffv_proxy *proxy, int result, const char *text)
 
 	if (proxy->state != FFV_PROXY_OPENING)
 		return;
-	if (!result)
-		result = watch(proxy);
+	if (!result && (result = watch(proxy)))
+		text = "its descriptors cannot be waited for";
 	pthread_mutex_lock(&router->lock);
 	proxy->error = result;
 	snprintf(proxy->error_text, sizeof proxy->error_text, "%s", text);

@@ -217,7 +217,7 @@ struct ffv_link_channel {
 	uint32_t number;
 	bool broken;                  /* [lock] to set; read by the loop without */
 	bool ends;                    /* the other end said so, or broke a rule: this round breaks it */
-	char why[108];
+	char why[192];
 	uint64_t lost_ns;             /* since when it has had no link; 0 = it has one */
 	const struct ffv_transport *next_transport; /* [lock] of next_link */
 	struct ffv_wire_link *next_link; /* [lock] to go on with; NULL = none */

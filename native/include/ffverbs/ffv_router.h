@@ -31,7 +31,7 @@ struct ffv_router_event {
 	uint32_t channel;
 	uint8_t gid[16];
 	uint32_t qpn_first;
-	char text[108];
+	char text[192];             /* why; of a PROXY_CLOSED: why it could not be opened, if so */
 };
 
 struct ffv_router_counters {
