@@ -29,10 +29,10 @@ from ffverbs.pyverbs_error import PyverbsRDMAError
 from ffverbs.qp import QP, QPAttr, QPCap, QPInitAttr
 from ffverbs.wr import SGE, SendWR
 from tests.conformance.pair import DEADLINE_S
-from tests.conformance.paths import _Remote, _Threaded, contain, serve, spawn
+from tests.conformance.paths import REMOTE, HostsElsewhere, _Remote, _Threaded, contain, serve, spawn
 from tests.hosts import Hosts
 
-PATHS = ("self", "threads", "processes", "containers", "tcp")
+PATHS = ("self", "threads", "processes", "containers", *REMOTE)
 _MAIN = "import sys; from tests.conformance.cm import worker_main; worker_main(sys.argv[1])"
 Kept = dict[str, Any]
 
@@ -64,8 +64,10 @@ class Ends:
 
     def __init__(self, server: Side, client: Side, path: str) -> None:
         self.server, self.client, self.path = server, client, path
-        self.address = "10.77.1.1" if path == "tcp" else "10.7.0.1"
-        self.client_address = {"self": "10.7.0.1", "threads": "10.7.0.1", "tcp": "10.77.2.1"}.get(path, "10.7.0.2")
+        self.elsewhere = path in REMOTE
+        self.address = "10.77.1.1" if self.elsewhere else "10.7.0.1"
+        other = "10.77.2.1" if self.elsewhere else "10.7.0.2"
+        self.client_address = "10.7.0.1" if path in ("self", "threads") else other
 
 
 def worker_main(address: str) -> None:
@@ -73,10 +75,10 @@ def worker_main(address: str) -> None:
     serve(Client(address, "AF_UNIX"), cast(Any, Side()))
 
 
-def _check_left(directory: Path, address: str, *, with_router: bool) -> None:
+def check_left(_: Kept, directory: str, address: str, *, with_router: bool) -> None:
     """Sweep the names of a side that a test has killed; fail if anything else is left in the node directory."""
     before = {name: os.environ.get(name) for name in ("FFVERBS_DIR", "FFVERBS_IP")}
-    os.environ["FFVERBS_DIR"], os.environ["FFVERBS_IP"] = str(directory), address
+    os.environ["FFVERBS_DIR"], os.environ["FFVERBS_IP"] = directory, address
     known = {"server", "client", "router.sock"} if with_router else {"server", "client"}
     deadline = time.monotonic() + DEADLINE_S
     while True:
@@ -92,23 +94,15 @@ def _check_left(directory: Path, address: str, *, with_router: bool) -> None:
 
 
 @contextmanager
-def two_sides(path: str, node_directory: Path, folder: Path, hosts: Callable[[], Hosts]) -> Iterator[Ends]:
+def two_sides(path: str, node_directory: Path, folder: Path, hosts_of: Callable[[str], Hosts]) -> Iterator[Ends]:
     """Yield the two ends of a path; afterwards nothing of them may be left in the node directories."""
     server, client = Side(), Side()
-    directories = [node_directory, node_directory]
-    inside = [str(node_directory)] * 2
-    remotes: list[Any] = []
+    hosts = hosts_of(path) if path in REMOTE else None
+    directories = [str(hosts.directory(name)) for name in hosts.names] if hosts else [str(node_directory)] * 2
+    inside = [containers.SHARED_INSIDE] * 2 if path == "containers" else directories
     if path == "threads":
         client = cast(Side, _Threaded(cast(Any, Side())))
-    elif path == "processes":
-        remotes = [spawn(folder, name, _MAIN) for name in ("server", "client")]
-    elif path == "tcp":
-        directories = [hosts().directory(name) for name in hosts().names]
-        inside = [str(directory) for directory in directories]
-        remotes = [spawn(folder, name, _MAIN) for name in ("server", "client")]
-    elif path == "containers":
-        inside = [containers.SHARED_INSIDE] * 2
-        remotes = [contain(folder, name, _MAIN) for name in ("server", "client")]
+    remotes = _start(path, folder, hosts)
     if remotes:
         server, client = (cast(Side, remote) for remote in remotes)
     ends = Ends(server, client, path)
@@ -120,12 +114,24 @@ def two_sides(path: str, node_directory: Path, folder: Path, hosts: Callable[[],
             if not (isinstance(side, _Remote) and side.broken):
                 side.end()
     finally:
-        for remote in remotes:
+        for remote in [] if isinstance(hosts, HostsElsewhere) else remotes:
             remote._end()
         if path == "threads":
             cast(Any, client)._end()
-    for directory, address in zip(directories, (ends.address, ends.client_address), strict=True):
-        _check_left(directory, address, with_router=path == "tcp")
+    for name, directory, address in zip("ab", directories, (ends.address, ends.client_address), strict=True):
+        there = cast(Side, hosts.side(name)) if isinstance(hosts, HostsElsewhere) else Side()
+        there.do(check_left, directory, address, with_router=ends.elsewhere)
+
+
+def _start(path: str, folder: Path, hosts: Hosts | None) -> list[_Remote]:
+    """Start the processes of the server and the client, if they are to have their own."""
+    if isinstance(hosts, HostsElsewhere):
+        return [hosts.side(name) for name in hosts.names]
+    if path == "processes" or hosts:
+        return [spawn(folder, name, _MAIN) for name in ("server", "client")]
+    if path == "containers":
+        return [contain(folder, name, _MAIN) for name in ("server", "client")]
+    return []
 
 
 def close_all(kept: Kept) -> None:

@@ -22,11 +22,12 @@ from typing import Any, Protocol, cast
 from ffverbs import _containers as containers
 from tests.conformance.pair import DEADLINE_S, Pair, Peer
 from tests.hosts import Hosts
-from tests.lab.vm.mailbox import Mailbox
+from tests.lab.vm.port import Port
 
-__all__ = ["PATHS", "REMOTE", "Workers", "begin", "contain", "serve", "spawn"]
+__all__ = ["PATHS", "REMOTE", "HostsElsewhere", "Workers", "begin", "contain", "serve", "spawn"]
 
-# Where there are two real RDMA ports: the addresses of both (the lab's virtual machine has them).
+# Where there are two real RDMA ports: the addresses of both (the lab's virtual machine has them), or `wired`: a virtual
+# machine for each host.
 RDMA = tuple(filter(None, os.environ.get("FFVERBS_TEST_RDMA", "").split(",")))
 REMOTE = ("tcp", *(("rdma",) if RDMA else ()))
 PATHS = ("self", "contexts", "threads", "processes", "fork", "containers", *REMOTE)
@@ -39,7 +40,7 @@ class _Answer(Protocol):
     def __call__(self) -> Any: ...
 
 
-def serve(connection: Connection | Mailbox, peer: Peer | None = None) -> None:
+def serve(connection: Connection, peer: Peer | None = None) -> None:
     """Obey until the other end hangs up: what a worker does."""
     peer = peer or Peer()
     while True:
@@ -59,7 +60,7 @@ class _Remote:
 
     def __init__(
         self,
-        connection: Connection | Mailbox,
+        connection: Connection | Port,
         kill: Callable[[], None],
         end: Callable[[], str],
         answer_s: float = _ANSWER_S,
@@ -247,6 +248,35 @@ class _RdmaHosts(Hosts):
         return ["--transport", "rdma"]
 
 
+class HostsElsewhere(Hosts):
+    """Hosts whose containers cannot be started as processes of this machine."""
+
+    def container(self, name: str, kind: str = "peer") -> _Remote:
+        """Start a container on the host: a `Peer`, or a `side` of the tests of the connection manager."""
+        raise NotImplementedError
+
+    def side(self, name: str) -> _Remote:
+        """Return the `side` that is kept on the host, another if that has ended: starting one takes its time."""
+        raise NotImplementedError
+
+
+def _make_hosts(path: str, folder: Path) -> Hosts:
+    if path == "tcp":
+        return Hosts(folder)
+    if RDMA != ("wired",):
+        return _RdmaHosts(folder)
+    from tests.lab.wired import BootedHosts  # which is built on this module
+
+    return BootedHosts(folder)
+
+
+def _inhabit(hosts: Hosts, name: str, directory: Path, worker: str) -> _Remote:
+    """Start a worker in a container of the host."""
+    if isinstance(hosts, HostsElsewhere):
+        return hosts.container(name)
+    return spawn(directory, worker, env=hosts.environment(name))
+
+
 class Workers:
     """Makes pairs, and keeps the workers of the session."""
 
@@ -281,8 +311,8 @@ class Workers:
             hosts = self.hosts(path)
             a, b = f"{path}-a", f"{path}-b"
             return (
-                self._worker(a, lambda directory: spawn(directory, a, env=hosts.environment("a"))),
-                self._worker(b, lambda directory: spawn(directory, b, env=hosts.environment("b"))),
+                self._worker(a, lambda directory: _inhabit(hosts, "a", directory, a)),
+                self._worker(b, lambda directory: _inhabit(hosts, "b", directory, b)),
             )
         one = self._worker("one", lambda directory: contain(directory, "one"))
         return one, self._worker("two", lambda directory: contain(directory, "two"))
@@ -309,7 +339,7 @@ class Workers:
     def hosts(self, path: str = "tcp") -> Hosts:
         """Return two hosts, started with the first that asks."""
         if path not in self._hosts:
-            self._hosts[path] = (Hosts if path == "tcp" else _RdmaHosts)(self._directory / path)
+            self._hosts[path] = _make_hosts(path, self._directory / path)
         self._hosts[path].check()
         return self._hosts[path]
 

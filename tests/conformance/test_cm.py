@@ -21,7 +21,7 @@ from ffverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserErr
 from tests.conformance import cm
 from tests.conformance.cm import Ends
 from tests.conformance.pair import DEADLINE_S
-from tests.conformance.paths import Workers, begin
+from tests.conformance.paths import REMOTE, Workers, begin
 
 REJECTED_BY_CONSUMER, NO_SUCH_SERVICE = 28, 8
 SIDR_UNSUPPORTED, SIDR_REJECT = 1, 2
@@ -45,7 +45,7 @@ def here(workers: Workers, node_directory: Path, tmp_path: Path) -> Iterator[End
     yield from _ends("self", workers, node_directory, tmp_path)
 
 
-@pytest.fixture(params=["processes", "containers", "tcp"])
+@pytest.fixture(params=["processes", "containers", *REMOTE])
 def foreign(request: pytest.FixtureRequest, workers: Workers, node_directory: Path, tmp_path: Path) -> Iterator[Ends]:
     """Two sides in processes of their own, with two addresses."""
     yield from _ends(request.param, workers, node_directory, tmp_path)
@@ -176,7 +176,7 @@ def test_an_unknown_host_is_looked_for_until_the_time_is_over(here: Ends) -> Non
 
 def test_a_host_that_comes_in_time_is_found(foreign: Ends) -> None:
     foreign.client.do(cm.resolve_only, foreign.address, 20000)
-    if foreign.path != "tcp":  # a static registry says where a container is, not whether it runs
+    if not foreign.elsewhere:  # a static registry says where a container is, not whether it runs
         assert foreign.client.do(cm.no_event)
     foreign.server.do(cm.listen, foreign.address)
     assert foreign.client.do(cm.next_event) == ("ADDR_RESOLVED", 0, b"")
@@ -242,7 +242,7 @@ def check_descriptors(ends: Ends, before: list[int] | None) -> list[int]:
 def test_a_thousand_connections_one_after_another(foreign: Ends) -> None:
     foreign.server.do(cm.endpoint, foreign.address, listening=True)
     before = None
-    for count in (20, 60) if foreign.path == "tcp" else (20, 980):
+    for count in (20, 60) if foreign.elsewhere else (20, 980):
         finish = begin(foreign.server, "do", cm.serve_many, count)  # type: ignore[arg-type]
         assert foreign.client.do(cm.ask_many, foreign.address, count) == count
         assert finish() == count
@@ -252,7 +252,7 @@ def test_a_thousand_connections_one_after_another(foreign: Ends) -> None:
 def test_two_hundred_connections_at_once(foreign: Ends) -> None:
     foreign.server.do(cm.listen, foreign.address)
     before = None
-    for count in (20, 60, 60) if foreign.path == "tcp" else (20, 200, 200):
+    for count in (20, 60, 60) if foreign.elsewhere else (20, 200, 200):
         finish = begin(foreign.server, "do", cm.accept_many, count)  # type: ignore[arg-type]
         assert foreign.client.do(cm.connect_many, foreign.address, count) == count
         assert finish() == count

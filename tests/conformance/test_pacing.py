@@ -10,10 +10,11 @@ import ffverbs.libibverbs_enums as e
 from ffverbs.pyverbs_error import PyverbsRDMAError
 from ffverbs.qp import QPRateLimitAttr
 from tests.conformance.pair import UC, UD, Options, Pair, Recv, Send
+from tests.conformance.values import PATIENCE
 
 WRITE, READ = int(e.IBV_WR_RDMA_WRITE), int(e.IBV_WR_RDMA_READ)
-# 4000 bytes take 4 ms.
-KBPS, BYTES, COUNT = 8000, 4000, 8
+# 4000 bytes take 4 ms, or more where sending them without a limit does, too.
+KBPS, BYTES, COUNT = round(8000 / PATIENCE), 4000, 8
 AT_LEAST_S = (COUNT - 1) * BYTES * 8 / KBPS / 1000
 FOR_EVER_KBPS = 1  # 4000 bytes take 32 s
 

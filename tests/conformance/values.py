@@ -12,6 +12,7 @@ __all__ = [
     "DEADLINE_S",
     "GID_INDEX",
     "GRH_BYTES",
+    "PATIENCE",
     "QKEY",
     "RC",
     "UC",
@@ -34,9 +35,9 @@ ALL_ACCESS = int(
 GID_INDEX = 1
 QKEY = 0x11111111
 GRH_BYTES = 40
-# How long anything that must happen may take: only there to turn a hang into a failure. FFVERBS_TEST_PATIENCE: so many
-# times longer, on machines that are emulated.
-DEADLINE_S = 60.0 * float(os.environ.get("FFVERBS_TEST_PATIENCE", "1"))
+PATIENCE = float(os.environ.get("FFVERBS_TEST_PATIENCE", "1"))  # how many times longer all may take: emulated machines
+# How long anything that must happen may take: only there to turn a hang into a failure.
+DEADLINE_S = 60.0 * PATIENCE
 
 Piece = tuple[int, int] | tuple[int, int, int]  # offset in the side's memory, bytes, another key than the memory's
 

@@ -83,9 +83,9 @@ def test_a_part_of_the_conformance_suite(machine: Machine) -> None:
     """It comes out as over tcp (conformance.py)."""
     part = conformance.files(conformance.PART)
     rdma = conformance.over_rdma(machine, part, print)
-    tcp = conformance.over_tcp(part, print)
+    tcp = conformance.from_here("tcp", part, print)
     assert len(rdma) == len(tcp) >= 50
-    assert not conformance.differences(rdma, tcp)
+    assert not conformance.differences({"rdma": rdma, "tcp": tcp})
 
 
 def test_three_hosts_of_which_one_has_no_device(machine: Machine) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import ffverbs.libibverbs_enums as e
 from tests.conformance.pair import RC, Options, Pair, Send
+from tests.lab import conformance
 from tests.lab.rdma_guest import begin_writes, send, write_and_read
 from tests.lab.vm import packages
 from tests.lab.vm.machine import Cable, Machine
@@ -93,12 +94,20 @@ def cut_and_heal(pair: Pair, end: Cable) -> None:
     send(pair, 200_001)
 
 
+def test_a_part_of_the_conformance_suite() -> None:
+    """A host in each of two machines; that the counts are those of other ways is for the whole (conformance.py)."""
+    outcomes = conformance.from_here("wired", conformance.WIRED_PART, print)
+    assert len(outcomes) >= 20
+    assert set(outcomes.values()) <= {"passed", "skipped"}, outcomes
+    assert list(outcomes.values()).count("skipped") <= 1
+
+
 def test_two_machines(left: Machine, wire: tuple[Cable, Cable], tmp_path: Path) -> None:
     """One test, for the machines take their time to boot."""
     cables = dict(zip("ab", wire, strict=True))
     with Machine("right", cable=wire[1]) as right:
         hosts = WiredHosts(tmp_path, {"a": left, "b": right}, cables)
-        a, b = hosts.container("a"), hosts.container("b")
+        a, b = (cast(GuestPeer, hosts.container(name)) for name in hosts.names)
         pair = Pair(a, b, "rdma").connect(OPTIONS, **PATIENT)
         wait_until_rdma(pair)
         for size in (64, 200_001):
@@ -112,7 +121,7 @@ def test_two_machines(left: Machine, wire: tuple[Cable, Cable], tmp_path: Path) 
     wait_for(lambda: a.real_regions() <= 1, a.real_regions)
     with Machine("again", cable=wire[1]) as right:
         hosts.replace("b", right)
-        pair = Pair(a, hosts.container("b"), "rdma").connect(OPTIONS, **PATIENT)
+        pair = Pair(a, cast(GuestPeer, hosts.container("b")), "rdma").connect(OPTIONS, **PATIENT)
         wait_until_rdma(pair)
         send(pair, 200_001)
         write_and_read(pair, 200_001)

@@ -1,21 +1,22 @@
-"""Hosts that are virtual machines wired together: a router in each, and a container that is commanded from here.
+"""Hosts that are virtual machines wired together: a router in each, and containers that are commanded from here.
 
-In a machine this is what the container runs: `python -m tests.lab.wired FOLDER`.
+In a machine this is what a container runs: `python -m tests.lab.wired KIND PORT`.
 """
 
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
 from ffverbs import _status
+from tests.conformance.cm import Side
 from tests.conformance.pair import Peer
-from tests.conformance.paths import _Remote, serve
-from tests.hosts import Hosts
+from tests.conformance.paths import HostsElsewhere, _Remote, serve
 from tests.lab import rdma_guest
 from tests.lab.vm import packages
 from tests.lab.vm.machine import Cable, Command, Machine
-from tests.lab.vm.mailbox import Mailbox
+from tests.lab.vm.port import open_inside
 
 PORT = 7471
 ANSWER_S = 400.0  # machines share this one's processors with whatever else runs
@@ -34,12 +35,13 @@ class GuestPeer(Peer):
         return sum(rdma_guest.real_regions())
 
 
-class WiredHosts(Hosts):
+class WiredHosts(HostsElsewhere):
     """One host a machine; the machines are booted with the addresses of their cables."""
 
     def __init__(self, folder: Path, machines: Mapping[str, Machine], cables: Mapping[str, Cable]) -> None:
         self._machines, self._cables = dict(machines), cables
         self._commands: dict[str, Command] = {}
+        self._sides: dict[str, _Remote] = {}
         super().__init__(folder, tuple(machines))
 
     def address(self, name: str) -> str:
@@ -78,16 +80,53 @@ class WiredHosts(Hosts):
         self.start(name)
         self.wait(name)
 
-    def container(self, name: str) -> GuestPeer:
-        """Start a container on the host and return the stand-in for it."""
-        machine = self._machines[name]
-        (machine.share / "container").mkdir()
-        command = [sys.executable, "-m", "tests.lab.wired", "/run/share/container"]
+    def container(self, name: str, kind: str = "peer") -> _Remote:
+        command = [sys.executable, "-m", "tests.lab.wired", kind]
         environment = packages.ENVIRONMENT | self.environment(name)
-        running = machine.begin(command, environment=environment, folder=packages.ROOT)
-        mailbox = Mailbox(machine.share / "container", begins=True)
-        return cast(GuestPeer, _Remote(mailbox, running.kill, lambda: running.output, ANSWER_S))
+        machine = self._machines[name]
+        running, port = machine.begin_with_port(command, environment=environment, folder=packages.ROOT)
+
+        def kill() -> None:
+            if not running.has_ended():
+                running.kill()
+                running.wait()
+
+        return _Remote(port, kill, lambda: running.output, ANSWER_S)
+
+    def side(self, name: str) -> _Remote:
+        kept = self._sides.get(name)
+        if kept is None or kept.broken or kept.busy:
+            if kept is not None:
+                kept._end()
+            kept = self._sides[name] = self.container(name, "side")
+        return kept
+
+
+class BootedHosts(WiredHosts):
+    """Two hosts in machines of their own, which are turned off when they are closed."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        cables = dict(zip("ab", Cable.pair(folder), strict=True))
+        self._booted = ExitStack()
+        with ExitStack() as booting:
+            machines = {name: Machine(name, cable=cable) for name, cable in cables.items()}
+            for machine in machines.values():
+                booting.callback(machine.stop)
+                machine.begin_to_boot()
+            for machine in machines.values():
+                machine.wait_until_booted()
+            super().__init__(folder, machines, cables)
+            self._booted = booting.pop_all()
+
+    def options(self) -> list[str]:
+        return ["--transport", "rdma"]
+
+    def close(self) -> None:
+        super().close()
+        self._booted.close()
 
 
 if __name__ == "__main__":
-    serve(Mailbox(Path(sys.argv[1]), begins=False), GuestPeer())
+    kind: Any = {"peer": GuestPeer, "side": Side}[sys.argv[1]]
+    serve(open_inside(int(sys.argv[2])), kind())

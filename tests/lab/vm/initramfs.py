@@ -21,6 +21,7 @@ MODULES = (
     "rdma_ucm",
     "veth",
     "virtio_net",
+    "virtio_console",
 )
 
 

@@ -27,10 +27,12 @@ from types import TracebackType
 from typing import Self
 
 from tests.lab.vm import initramfs, packages
+from tests.lab.vm.port import Port
 
 BOOT_DEADLINE_S = 300.0  # on a machine with twenty other things to do
 RUN_DEADLINE_S = 120.0
 STOP_DEADLINE_S = 10.0
+PORTS = 4  # to programs in a machine, at a time
 
 
 class MachineError(RuntimeError):
@@ -154,6 +156,10 @@ class Command:
                 raise MachineError(f"{self.text} did not write {text!r}:\n{self.output}")
             time.sleep(0.05)  # the guest's files tell nobody when they grow
 
+    def has_ended(self) -> bool:
+        """Tell whether it has ended."""
+        return self._machine.has_ended(self._number)
+
     def kill(self) -> None:
         """End it and all processes of its session."""
         self._machine.tell(f"kill {self._number}")
@@ -166,6 +172,7 @@ class Machine:
         """Boots nothing yet; `cable` wires it to another machine."""
         self.name = name
         self.boot_s = 0.0
+        self._began = 0.0
         self._cable = cable
         self._size = (cpus, memory_mib)
         self._home = Path(tempfile.mkdtemp(prefix=f"ffv-vm-{name}-"))
@@ -177,13 +184,18 @@ class Machine:
         self._broken = ""
         self._ended: dict[int, int] = {}
         self._next = 1
+        self._free_ports = set(range(1, PORTS + 1))
 
     # ---- life -----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Boot; returns when the machine takes commands."""
-        began = time.monotonic()
-        print(f"lab: booting virtual machine {self.name} ...", end="", file=sys.stderr, flush=True)
+        self.begin_to_boot()
+        self.wait_until_booted()
+
+    def begin_to_boot(self) -> None:
+        """Have it boot; others may meanwhile."""
+        self._began = time.monotonic()
         self.share.mkdir(exist_ok=True)
         network = WIRED.format(address=self._cable.address) if self._cable else ALONE
         (self.share / "network.sh").write_text(LOOPBACK + network, encoding="ascii")
@@ -196,12 +208,15 @@ class Machine:
                 self._process = subprocess.Popen(self._qemu(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
             self._port, _ = listener.accept()
         threading.Thread(target=self._listen, args=(self._port,), daemon=True, name=f"vm-{self.name}").start()
+
+    def wait_until_booted(self) -> None:
+        """Wait until the machine takes commands."""
         try:
             self._wait(lambda: self._ready, BOOT_DEADLINE_S)
         except TimeoutError:
             raise MachineError(f"machine {self.name} did not boot:\n{self._console()}") from None
-        self.boot_s = time.monotonic() - began
-        print(f" booted in {self.boot_s:.1f} s", file=sys.stderr, flush=True)
+        self.boot_s = time.monotonic() - self._began
+        print(f"lab: virtual machine {self.name} booted in {self.boot_s:.1f} s", file=sys.stderr, flush=True)
 
     def stop(self) -> None:
         """Turn the machine off (it is killed if it does not obey) and remove its files."""
@@ -266,6 +281,20 @@ class Machine:
         """Run a command to its end; MachineError if that takes longer than `deadline_s`."""
         return self.begin(command, environment=environment, folder=folder).wait(deadline_s)
 
+    def begin_with_port(
+        self, command: Sequence[str], *, environment: Mapping[str, str], folder: str | os.PathLike[str] = "/"
+    ) -> tuple[Command, Port]:
+        """Start a command that talks with this host by a port, whose number is its last argument."""
+        number = self._free_ports.pop()
+        running: list[Command] = []
+        port = Port(
+            self._home / f"port-{number}",
+            lambda: bool(running) and running[0].has_ended(),
+            lambda: self._free_ports.add(number),
+        )
+        running.append(self.begin([*command, str(number)], environment=environment, folder=folder))
+        return running[0], port
+
     # ---- within ---------------------------------------------------------------------------------------------------
 
     def tell(self, line: str) -> None:
@@ -329,7 +358,12 @@ class Machine:
             *("-chardev", f"socket,id=port,path={self._home / 'port'}", "-serial", "chardev:port"),
             *("-virtfs", f"local,path=/,mount_tag=root,readonly=on,{files}"),
             *("-virtfs", f"local,path={self.share},mount_tag=share,{files}"),
+            *("-device", f"virtio-serial-pci,max_ports={PORTS + 1}"),
         ]
+        for number in range(1, PORTS + 1):
+            path = self._home / f"port-{number}"
+            command += ["-chardev", f"socket,id=port-{number},path={path},server=on,wait=off"]
+            command += ["-device", f"virtserialport,chardev=port-{number},nr={number}"]
         if self._cable:
             wire, number = self._cable, self._cable.number
             sockets = f"local.type=unix,local.path={wire.local},remote.type=unix,remote.path={wire.remote}"
