@@ -37,6 +37,11 @@ class Carriers:
         tcp_allowed = self.settings.transport != "rdma"
         self.data.use_rdma(self.host_ip, self.settings.device, self.settings.gid_index, tcp_allowed=tcp_allowed)
 
+    @property
+    def may_come(self) -> bool:
+        """Whether RDMA is wanted here, and was not there when it was last looked for."""
+        return bool(self.reason) and self.settings.transport == "auto"
+
     def why_tcp(self, host: str) -> str:
         """Return why nothing better than TCP was agreed on with a host, to be put behind that word."""
         if self.reason:

@@ -4,6 +4,8 @@ When two routers connect to each other at once, the connection of the one whose 
 connection breaks, its channel waits in the data plane, and both sides try to connect again; if both still know the
 channel, it goes on over the new connection as if nothing had been. A router that does not know it any more has started
 anew: the channel closes, and what was under way on it ends with errors. So does it when nobody listens there any more.
+A device that appears after the routers have met is used, too: they meet again, and the channel goes on over another
+connection.
 """
 
 import asyncio
@@ -27,6 +29,7 @@ _CONNECT_S = 3.0
 _RECONNECT_S = 1.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 _REFUSALS = 2
+_FIRST_LOOK_S, _LONGEST_LOOK_S = 1.0, 60.0
 _USER_TIMEOUT_MS = 5000
 
 
@@ -79,6 +82,7 @@ class Peers:
         self._sessions: dict[str, str] = {}
         self._hello_tenants: dict[str, str] = {}
         self._why_tcp: dict[str, str] = {}
+        self._looking: asyncio.Task[None] | None = None
         self._lost: dict[str, asyncio.Task[None]] = {}
         self._attempts: dict[str, asyncio.Task[int]] = {}
         self._arrivals: dict[str, asyncio.Event] = {}
@@ -111,11 +115,7 @@ class Peers:
         """Return the channel to a host, connecting if there is none; PeerError if that cannot be done."""
         if host in self._channels:
             return self._channels[host]
-        attempt = self._attempts.get(host)
-        if attempt is None:
-            attempt = asyncio.create_task(self._connect(host, tuple(endpoints)))
-            self._attempts[host] = attempt
-            attempt.add_done_callback(lambda done: self._forget(host, done))
+        attempt = self._attempt(host, tuple(endpoints))
         try:
             return await asyncio.shield(attempt)
         except (PeerError, asyncio.CancelledError):
@@ -125,13 +125,22 @@ class Peers:
                 raise PeerError(f"host {host}: the connection was given up") from None
             raise
 
+    def _attempt(self, host: str, endpoints: tuple[str, ...], patience_s: float = _CONNECT_S) -> "asyncio.Task[int]":
+        """Return what is connecting to the host: begun now, if nothing does."""
+        attempt = self._attempts.get(host)
+        if attempt is None:
+            attempt = asyncio.create_task(self._connect(host, endpoints, patience_s))
+            self._attempts[host] = attempt
+            attempt.add_done_callback(lambda done: self._forget(host, done))
+        return attempt
+
     def _forget(self, host: str, attempt: "asyncio.Task[int]") -> None:
         if self._attempts.get(host) is attempt:
             del self._attempts[host]
         if not attempt.cancelled():
             attempt.exception()  # whoever waited was told
 
-    async def _connect(self, host: str, endpoints: tuple[str, ...], patience_s: float = _CONNECT_S) -> int:
+    async def _connect(self, host: str, endpoints: tuple[str, ...], patience_s: float) -> int:
         failures, refusals = [], 0
         for endpoint in endpoints:
             try:
@@ -228,6 +237,8 @@ class Peers:
             log.info("host %s is connected by %s (channel %d)", host, hello.transport, channel)
         sock.detach()
         self._why_tcp[host] = self._carriers.why_tcp(host) if hello.transport == "tcp" else ""
+        if self._why_tcp[host] and self._carriers.may_come and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._look_for_rdma())
         self._stop_reconnecting(host)
         if host in self._arrivals:
             self._arrivals[host].set()
@@ -249,11 +260,7 @@ class Peers:
         """Connect until it works, or nobody listens there any more; the data plane ends it after its own time."""
         pause_s, refusals = _FIRST_PAUSE_S, 0
         while self._channels.get(host) == channel:
-            attempt = self._attempts.get(host)
-            if attempt is None:
-                attempt = asyncio.create_task(self._connect(host, self._endpoints(host), _RECONNECT_S))
-                self._attempts[host] = attempt
-                attempt.add_done_callback(lambda done: self._forget(host, done))
+            attempt = self._attempt(host, self._endpoints(host), _RECONNECT_S)
             try:
                 await asyncio.wait([attempt])
                 attempt.result()
@@ -269,6 +276,25 @@ class Peers:
                     raise
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _by_tcp(self) -> list[str]:
+        """Return the hosts with which nothing better than TCP was agreed on."""
+        return [host for host in self._channels if self._why_tcp[host]]
+
+    async def _look_for_rdma(self) -> None:
+        """Look for a device of this host's as long as others are reached by TCP; when there is one, meet them again."""
+        pause_s = _FIRST_LOOK_S
+        while self._by_tcp():
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_LOOK_S)
+            if "rdma" not in await asyncio.to_thread(self._carriers.offered):
+                continue
+            for host in self._by_tcp():
+                if host not in self._lost:  # else they meet anyway
+                    log.info("there is RDMA here by now: host %s is met again", host)
+                    await asyncio.wait([self._attempt(host, self._endpoints(host))])
+            if not self._carriers.may_come:
+                return  # who is reached by TCP still has a reason of its own
 
     async def accept(self, sock: socket.socket, whence: str) -> None:
         """Go through the hello with a router that connected; what is no router is dropped, with a warning."""
@@ -300,6 +326,8 @@ class Peers:
     async def close(self) -> None:
         """Stop connecting."""
         attempts: list[asyncio.Task[int] | asyncio.Task[None]] = [*self._lost.values(), *self._attempts.values()]
+        if self._looking is not None:
+            attempts.append(self._looking)
         for attempt in attempts:
             attempt.cancel()
         await asyncio.gather(*attempts, return_exceptions=True)

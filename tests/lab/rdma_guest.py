@@ -8,6 +8,8 @@ Says what it sees, one line a thing; an assertion that fails, or a hang, is its 
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,18 +17,20 @@ from typing import Any, cast
 import ffverbs.libibverbs_enums as e
 from ffverbs import _status
 from tests.conformance.pair import ALL_ACCESS, RC, Done, Options, Pair, Peer, Recv, Send
-from tests.conformance.paths import spawn
+from tests.conformance.paths import _Remote, spawn
 from tests.hosts import Hosts
 
 DEADLINE_S = 300.0
 SIZES = (0, 1, 64, 16384, 32769, 200_001)
 BIG = 1 << 20
 LARGE = (32769, 200_001, BIG)
-ADDRESSES = {"a": "192.0.2.1", "b": "192.0.2.2"}
+OPTIONS = Options(qp_type=RC, length=BIG + 8192)
+PATIENT: dict[str, Any] = {"timeout": 20, "retry_cnt": 7}
+ADDRESSES = {"a": "192.0.2.1", "b": "192.0.2.2", "c": "192.0.2.3"}  # c has no device
 
 
 class RdmaHosts(Hosts):
-    """Hosts at the addresses of the machine's two devices, that use RDMA where they can."""
+    """Hosts, the first two at the addresses of the machine's devices, that use RDMA where they can."""
 
     def address(self, name: str) -> str:
         return ADDRESSES[name]
@@ -35,9 +39,30 @@ class RdmaHosts(Hosts):
         return ["--transport", "auto"]
 
 
+@contextmanager
+def staged(*where: str) -> Iterator[tuple[RdmaHosts, list[_Remote]]]:
+    """Yield hosts, and a container on each of those that are named; all end in any case."""
+    with tempfile.TemporaryDirectory() as folder:
+        hosts = RdmaHosts(Path(folder), tuple(sorted(set(where))))
+        remotes: list[_Remote] = []
+        try:
+            for name in where:
+                remotes.append(spawn(Path(folder), f"w{len(remotes)}", env=hosts.environment(name)))
+            yield hosts, remotes
+        finally:
+            for remote in remotes:
+                remote._end()
+            hosts.close()
+
+
 def status(hosts: Hosts, name: str) -> dict[str, Any]:
     """Return what `ffverbs status` says on a host about its router."""
     return cast(dict[str, Any], _status.gather(str(hosts.directory(name)))["router"])
+
+
+def channels(hosts: Hosts, name: str) -> list[str]:
+    """Return what a host's router says of how it reaches each other one."""
+    return list(status(hosts, name)["channels"].values())
 
 
 def carried(hosts: Hosts, pair: Pair, how: str) -> str:
@@ -45,9 +70,9 @@ def carried(hosts: Hosts, pair: Pair, how: str) -> str:
     deadline = time.monotonic() + DEADLINE_S
     while True:
         send(pair, 64)
-        said = {name: list(status(hosts, name)["channels"].values()) for name in hosts.names}
+        said = {name: channels(hosts, name) for name in hosts.names}
         if all(len(lines) == 1 and lines[0].startswith(how) for lines in said.values()):
-            return cast(str, said["a"][0])
+            return said["a"][0]
         hosts.check()
         assert time.monotonic() < deadline, f"not carried by {how}: {said}"
 
@@ -137,16 +162,41 @@ def begin_writes(pair: Pair, rkey: int, addr: int, count: int = 8) -> int:
     return crc
 
 
+def remove_device() -> None:
+    subprocess.run(["rdma", "link", "delete", "rxe1"], check=True, timeout=DEADLINE_S)
+
+
+def add_device() -> None:
+    subprocess.run(["rdma", "link", "add", "rxe1", "type", "rxe", "netdev", "veth1"], check=True, timeout=DEADLINE_S)
+
+
+def late_device(hosts: Hosts, pair: Pair) -> None:
+    """Two routers have met when one of them gets a device: what goes on between them is carried by it from then on."""
+    pair.connect(OPTIONS, **PATIENT)
+    print("before a device:", carried(hosts, pair, "tcp, for there is no RDMA at "), flush=True)
+    pair.a.post_send(Send(9))  # which waits over there meanwhile
+    add_device()
+    deadline = time.monotonic() + DEADLINE_S
+    while not all(line.startswith("rdma ") for name in hosts.names for line in channels(hosts, name)):
+        assert time.monotonic() < deadline, [channels(hosts, name) for name in hosts.names]
+        time.sleep(0.1)  # routers tell nobody
+    pair.b.post_recv(Recv(10))
+    assert [(done.wr_id, done.status) for done in (*pair.a.sent(), *pair.b.received())] == [(9, 0), (10, 0)]
+    write_and_read(pair, 200_001)
+    pair.close()
+    print("with a late one:", *channels(hosts, "a"), flush=True)
+
+
 def without_device(hosts: Hosts, pair: Pair) -> None:
     """A device goes while it writes, and comes again."""
     crc = begin_writes(pair, pair.to_b.rkey, pair.to_b.addr)
-    subprocess.run(["rdma", "link", "delete", "rxe1"], check=True, timeout=DEADLINE_S)
+    remove_device()
     done = pair.a.poll("send", 8, DEADLINE_S)
     assert [(one.wr_id, one.status) for one in done] == [(number, 0) for number in range(8)]
     assert pair.b.checksum(BIG, 0) == crc
     print("without a device:", carried(hosts, pair, "tcp, for there is no RDMA at "), flush=True)
     write_and_read(pair, 200_001)
-    subprocess.run(["rdma", "link", "add", "rxe1", "type", "rxe", "netdev", "veth1"], check=True, timeout=DEADLINE_S)
+    add_device()
     print("with one again:", carried(hosts, pair, "rdma "), flush=True)
     write_and_read(pair, 200_001)
 
@@ -174,7 +224,7 @@ def without_peer(pair: Pair, remote: Any) -> None:
 
 def traffic(hosts: Hosts, pair: Pair) -> None:
     """Every operation over real RDMA, which goes and comes again under it."""
-    pair.connect(Options(qp_type=RC, length=BIG + 8192), timeout=20, retry_cnt=7)
+    pair.connect(OPTIONS, **PATIENT)
     print("carried:", carried(hosts, pair, "rdma "), flush=True)
     for size in SIZES:
         send(pair, size)
@@ -189,13 +239,12 @@ def traffic(hosts: Hosts, pair: Pair) -> None:
 
 def faults(hosts: Hosts, remotes: list[Any]) -> None:
     """Memory and containers go while devices are at them."""
-    options = Options(qp_type=RC, length=BIG + 8192)
-    pair = Pair(cast(Peer, remotes[0]), cast(Peer, remotes[1]), "rdma").connect(options, timeout=20, retry_cnt=7)
+    pair = Pair(cast(Peer, remotes[0]), cast(Peer, remotes[1]), "rdma").connect(OPTIONS, **PATIENT)
     carried(hosts, pair, "rdma ")
     without_memory(hosts, pair)
     pair.close()
     wait_until_few_regions()
-    pair.connect(options, timeout=20, retry_cnt=7)
+    pair.connect(OPTIONS, **PATIENT)
     carried(hosts, pair, "rdma ")
     without_peer(pair, remotes[1])
     pair.a.close()
@@ -204,19 +253,12 @@ def faults(hosts: Hosts, remotes: list[Any]) -> None:
 
 def main() -> None:
     """Do all of it."""
-    print("begun", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        hosts = RdmaHosts(Path(folder))
-        remotes = []
-        try:
-            remotes += [spawn(Path(folder), f"w-{name}", env=hosts.environment(name)) for name in hosts.names]
-            pair = Pair(cast(Peer, remotes[0]), cast(Peer, remotes[1]), "rdma")
-            traffic(hosts, pair)
-            faults(hosts, remotes)
-        finally:
-            for remote in remotes:
-                remote._end()
-            hosts.close()
+    remove_device()
+    with staged("a", "b") as (hosts, remotes):
+        pair = Pair(cast(Peer, remotes[0]), cast(Peer, remotes[1]), "rdma")
+        late_device(hosts, pair)
+        traffic(hosts, pair)
+        faults(hosts, remotes)
     print("done", flush=True)
 
 

@@ -98,6 +98,7 @@ def test_three_hosts_of_which_one_has_no_device(machine: Machine) -> None:
         assert said[f"c to {name}"].startswith("tcp, for there is no RDMA at this end: ")
         assert "has no RoCE v2 GID for 192.0.2.3: give its network interface that address" in said[f"c to {name}"]
     assert said["goodbye"] == "heard by both"
+    assert said["by hand"].startswith("rdma rxe1 port 1 GID index 1, ")
 
 
 def test_a_router_dies_while_devices_move_payload(machine: Machine) -> None:
@@ -110,6 +111,8 @@ def test_a_router_dies_while_devices_move_payload(machine: Machine) -> None:
 def test_containers_of_two_hosts(machine: Machine) -> None:
     """Real routers and processes: every operation by RDMA, which is taken away and comes again (rdma_guest.py)."""
     said = run_guest(machine, "rdma_guest")
+    assert said["before a device"] == "tcp, for there is no RDMA at the other end: host b offers none"
+    assert said["with a late one"].startswith("rdma rxe0 port 1 GID index ")
     assert said["carried"].startswith("rdma rxe0 port 1 GID index ")
     assert said["real queue pairs"] == "1 1"
     assert int(said["one-sided"]) > 2_000_000

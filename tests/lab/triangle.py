@@ -1,4 +1,4 @@
-"""In the lab's machine: three hosts, two with an RDMA device and one without; and a router's goodbye to both kinds.
+"""In the lab's machine: three hosts, c without an RDMA device; a router's goodbye to both kinds; a device by its name.
 
     python -m tests.lab.triangle
 
@@ -6,36 +6,22 @@ Says what it sees, one line a thing; an assertion that fails, or a hang, is its 
 """
 
 import subprocess
-import tempfile
 import time
 from itertools import combinations
-from pathlib import Path
 from typing import cast
 
 import ffverbs.libibverbs_enums as e
 from tests.conformance.pair import RC, Options, Pair, Peer, Send
-from tests.conformance.paths import _Remote, spawn
 from tests.hosts import Hosts
-from tests.lab.rdma_guest import DEADLINE_S, send, status, write_and_read
+from tests.lab.rdma_guest import ADDRESSES, DEADLINE_S, PATIENT, send, staged, status, write_and_read
 
-ADDRESSES = {"a": "192.0.2.1", "b": "192.0.2.2", "c": "192.0.2.3"}
 OPTIONS = Options(qp_type=RC, length=1 << 20)
 ENDED = (int(e.IBV_WC_RETRY_EXC_ERR), int(e.IBV_WC_WR_FLUSH_ERR))
 
 
-class MixedHosts(Hosts):
-    """Hosts of which c has no RDMA device at its address."""
-
-    def address(self, name: str) -> str:
-        return ADDRESSES[name]
-
-    def options(self) -> list[str]:
-        return ["--transport", "auto"]
-
-
 def try_pair(pair: Pair) -> None:
     """Do a bit of everything between two of them."""
-    pair.connect(OPTIONS, timeout=20, retry_cnt=7)
+    pair.connect(OPTIONS, **PATIENT)
     for size in (64, 200_001):
         send(pair, size)
         write_and_read(pair, size)
@@ -66,7 +52,7 @@ def goodbye(hosts: Hosts, peers: dict[str, Peer], spare: Peer) -> None:
     """The router of b stops with sends under way to it: by RDMA and by TCP the same is seen."""
     pairs = [Pair(peers["a"], peers["b"], "rdma"), Pair(peers["c"], spare, "tcp")]
     for pair in pairs:
-        pair.connect(OPTIONS, timeout=20, retry_cnt=7)
+        pair.connect(OPTIONS, **PATIENT)
         send(pair, 64)
         pair.a.post_send(Send(7))  # nobody receives: it waits over there
     hosts.stop("b")
@@ -79,25 +65,25 @@ def goodbye(hosts: Hosts, peers: dict[str, Peer], spare: Peer) -> None:
     print("goodbye: heard by both", flush=True)
 
 
+def by_hand(hosts: Hosts, pair: Pair) -> None:
+    """The router of b begins anew with a device and a GID that it was told."""
+    hosts.start("b", "--rdma-device", "rxe1", "--rdma-gid-index", "1")
+    hosts.wait("b")
+    try_pair(pair)
+    print("by hand:", said(hosts, "b", "a"), flush=True)
+
+
 def main() -> None:
     """Do all of it."""
     subprocess.run(["ip", "address", "add", f"{ADDRESSES['c']}/32", "dev", "lo"], check=True)
-    with tempfile.TemporaryDirectory() as folder:
-        hosts = MixedHosts(Path(folder), ("a", "b", "c"))
-        remotes: list[_Remote] = []
-        try:
-            for name in (*hosts.names, "b"):
-                remotes.append(spawn(Path(folder), f"w{len(remotes)}", env=hosts.environment(name)))
-            *all_peers, spare = (cast(Peer, remote) for remote in remotes)
-            peers = dict(zip(hosts.names, all_peers, strict=True))
-            for one, other in combinations(hosts.names, 2):
-                try_pair(Pair(peers[one], peers[other], "rdma"))
-            check_carriers(hosts)
-            goodbye(hosts, peers, spare)
-        finally:
-            for remote in remotes:
-                remote._end()
-            hosts.close()
+    with staged("a", "b", "c", "b") as (hosts, remotes):
+        *all_peers, spare = (cast(Peer, remote) for remote in remotes)
+        peers = dict(zip(hosts.names, all_peers, strict=True))
+        for one, other in combinations(hosts.names, 2):
+            try_pair(Pair(peers[one], peers[other], "rdma"))
+        check_carriers(hosts)
+        goodbye(hosts, peers, spare)
+        by_hand(hosts, Pair(peers["a"], peers["b"], "rdma"))
     print("done", flush=True)
 
 
