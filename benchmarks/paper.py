@@ -20,7 +20,7 @@ MOST_SMALL_BYTES: Final = 64
 # Figure 7: ffverbs against the overlay of the same place.
 PLACES: Final = (
     ("one host", (("ffverbs_c", "ffverbs"), ("bridge", "overlay (bridge)"))),
-    ("two hosts", (("ffverbs_hosts", "ffverbs (routers, TCP)"), ("vxlan", "overlay (VXLAN)"))),
+    ("two hosts", (("ffverbs_hosts", "ffverbs (asleep on events)"), ("vxlan", "overlay (VXLAN)"))),
 )
 
 
