@@ -66,7 +66,9 @@ void ffv_cq_give_up_late(struct ffv_cq *cq, uint64_t position)
 
 struct ffv_cq_walk ffv_cq_begin_walk(const struct ffv_cq *cq)
 {
-	return (struct ffv_cq_walk){ .next = cq->head, .tail = FFV_CQ_POSITION(ffv_load_acquire(&cq->ref.shm->tail)) };
+	uint64_t tail = FFV_CQ_POSITION(ffv_load_acquire(&cq->ref.shm->tail)), most = cq->head + FFV_MAX_CQE;
+
+	return (struct ffv_cq_walk){ .next = cq->head, .tail = tail < most ? tail : most }; /* a peer may have written anything */
 }
 
 uint64_t ffv_cq_next_unpolled(const struct ffv_cq *cq, struct ffv_cq_walk *walk)

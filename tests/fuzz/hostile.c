@@ -211,10 +211,9 @@ static void ring(const struct seat *seat, uint32_t bit)
 }
 
 /* Overwrites a word: by a wild value, a small one, one with a bit flipped, a little more or less. */
-static void overwrite(void)
+static void overwrite_one(void *first, uint32_t bytes)
 {
-	const struct place *place = &places[draw(num_places)];
-	uint32_t *word = (uint32_t *)(void *)((uint8_t *)forged + place->first + draw(place->bytes / 4) * 4);
+	uint32_t *word = (uint32_t *)(void *)((uint8_t *)first + draw(bytes / 4) * 4);
 	uint32_t old = __atomic_load_n(word, __ATOMIC_RELAXED), fresh;
 
 	switch (draw(6)) {
@@ -226,6 +225,34 @@ static void overwrite(void)
 	default: fresh = 0; break;
 	}
 	__atomic_store_n(word, fresh, __ATOMIC_RELAXED);
+}
+
+static void overwrite(void)
+{
+	const struct place *place = &places[draw(num_places)];
+
+	overwrite_one((uint8_t *)forged + place->first, place->bytes);
+}
+
+/* The same in the arena of the proxy, which containers share with the router: its queue pairs, what stands in their queues,
+ * and the completions that the router polls. */
+static void overwrite_shared(const struct seat *proxy)
+{
+	struct ffv_arena_shm *arena = proxy->arena;
+	uint32_t line = ffv_load_acquire(draw(3) ? &arena->qp_line[STRANGER_QPN + draw(3)] : &arena->cq_line[0]), bytes = 512;
+	uint64_t at = (uint64_t)line * 64;
+
+	if (!line || at > FFV_ARENA_BYTES - 65536)
+		return;
+	if (draw(2)) { /* what it leads to */
+		const struct ffv_qp_shm *qp = (const void *)((uint8_t *)arena + at);
+		const struct ffv_cq_shm *cq = (const void *)qp;
+		line = line == ffv_load_acquire(&arena->cq_line[0]) ? ffv_load_relaxed(&cq->rings[0].ring_line) : qp->sq_ring_line;
+		at = (uint64_t)line * 64;
+		bytes = 4096;
+	}
+	if (line && at <= FFV_ARENA_BYTES - 65536)
+		overwrite_one((uint8_t *)arena + at, bytes);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -252,8 +279,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	ring(&proxy, FFV_ATTENTION_QP + index);
 	for (unsigned i = 0; i < MOST_STEPS && fuzzed_left && alive; i++) {
 		unsigned what = draw(8);
-		if (what < 3)
+		if (what < 2)
 			overwrite();
+		else if (what == 2)
+			overwrite_shared(&proxy);
 		else if (what == 3)
 			ring(&proxy, FFV_ATTENTION_QP + index);
 		else if (what == 4)

@@ -159,6 +159,19 @@ static void test_rewound(void)
 	disconnect_them();
 }
 
+/* The end of the completion queue is said to be far away, when the router looks through it for what a dead container had done. */
+static void test_far_tail(void)
+{
+	connect_them();
+	struct ffv_pair *pair = find_pair();
+	_Atomic uint64_t *tail = &pair->proxy->cq->ref.shm->tail;
+	uint64_t before = ffv_fetch_add(tail, 1ull << 50), began_ns = ffv_clock_ns();
+	CHECK_EQ(ffv_cq_last_completed(pair->proxy->cq, pair->far_qpn, before), before);
+	ffv_fetch_sub(tail, 1ull << 50);
+	CHECK(ffv_clock_ns() - began_ns < PAIR_HANG_NS);
+	disconnect_them();
+}
+
 struct scribbler { _Atomic bool stop; struct ffv_qp_shm *shm; };
 
 static void *scribble(void *arg)
@@ -206,6 +219,7 @@ int main(void)
 	test_forged_completions(FFV_WR_RDMA_READ, LARGE);
 	test_forged_completions(FFV_WR_ATOMIC_FETCH_AND_ADD, 8);
 	test_rewound();
+	test_far_tail();
 	test_progress();
 	for (int i = 0; i < 2; i++)
 		hosts[i].qp = bystanders[i];
