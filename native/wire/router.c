@@ -238,8 +238,8 @@ static void serve_channel(struct ffv_router *router, struct ffv_link_channel *ch
 		ffv_link_lose(router, channel, ffv_error_text());
 	} else if (channel->io.link)
 		ask_for_room(router, channel, out == 0);
-	if (out == 1 && channel->first_turn && !router->rate_wait_ms)
-		come_again(router); /* the rest when others had their turn */
+	if (out == 1 && channel->first_turn && !router->rate_wait_ms && ffv_channel_room(&channel->io))
+		come_again(router); /* the rest when others had their turn; without room, when the other end has seen more */
 	count(router, channel);
 }
 
