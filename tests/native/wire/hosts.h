@@ -46,6 +46,35 @@ static inline void hosts_describe(int number, char text[400])
 	CHECK_OK(ffv_router_describe_channel(hosts[number].router, hosts[number].channel, text, 400));
 }
 
+/* What every side has seen, of a hang: queue pairs and their queues, completions that nobody has asked for, channels, routers. */
+static inline void hosts_tell(void)
+{
+	struct ffv_router_counters counters;
+	struct ffv_router_event event;
+	char text[400];
+
+	for (int i = 0; i < 2; i++) {
+		struct host *host = &hosts[i];
+		struct ffv_wc wc;
+		while (ffv_poll_cq(host->side.cq, 1, &wc) == 1)
+			fprintf(stderr, "host %d: completion of %llu on %#x, status %u\n", i, (unsigned long long)wc.wr_id, wc.qp_num, wc.status);
+		const struct ffv_qp_shm *qp = host->qp ? host->qp->ref.shm : NULL;
+		if (qp)
+			fprintf(stderr, "host %d: queue pair %#x in state %u, blocked %u, %llu of %llu executed, %u waits\n", i,
+				ffv_qp_num(host->qp), ffv_load_acquire(&qp->state), ffv_load_acquire(&qp->blocked),
+				(unsigned long long)ffv_load_acquire(&qp->sq_exec), (unsigned long long)ffv_load_acquire(&qp->sq_tail),
+				(unsigned)ffv_load_relaxed(&qp->rnr_waits));
+		if (!ffv_router_describe_channel(host->router, host->channel, text, sizeof text))
+			fprintf(stderr, "host %d: channel: %s\n", i, text);
+		CHECK_OK(ffv_router_query(host->router, &counters));
+		fprintf(stderr, "host %d: %u channels, %u proxies, %u pairs, %u under way, frames %llu out %llu in\n", i, counters.channels,
+			counters.proxies, counters.pairs, counters.under_way, (unsigned long long)counters.frames_sent,
+			(unsigned long long)counters.frames_received);
+		while (ffv_router_next_event(host->router, &event))
+			fprintf(stderr, "host %d: event %u: %s\n", i, event.kind, event.text);
+	}
+}
+
 /* What was to be expected carried it. */
 static inline void hosts_check_transport(void)
 {
@@ -62,6 +91,7 @@ static inline void hosts_open(void)
 {
 	int sockets[2];
 
+	pair_on_hang = hosts_tell;
 	scratch_create();
 	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets), 0);
 	for (int i = 0; i < 2; i++) {
