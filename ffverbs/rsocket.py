@@ -21,6 +21,7 @@ from typing import IO, Any, NoReturn, Self
 
 from ffverbs._native import ffi, lib
 from ffverbs._rsocket_calls import Address, check, pack, retried, set_timeout, sockaddr, with_address
+from ffverbs._rsocket_datagrams import DatagramSocket
 from ffverbs._run import run_code, run_module, run_path
 
 _USAGE = """\
@@ -55,7 +56,7 @@ class _Listener:
         lib.ffv_close_socket(self.engine)
 
 
-class socket(_KernelSocket):  # type: ignore[no-redef]  # noqa: N801
+class socket(DatagramSocket):  # type: ignore[no-redef]  # noqa: N801
     """A socket as the `socket` module's, which is on verbs when its peer is.
 
     It begins as the kernel's. Connecting and accepting make it the engine's (`is_on_verbs`), under the same number; the
@@ -66,6 +67,8 @@ class socket(_KernelSocket):  # type: ignore[no-redef]  # noqa: N801
     is_on_verbs = False
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
+        if fileno is not None and lib.ffv_is_socket(fileno):
+            self.give_back(fileno)
         if fileno is not None and lib.ffv_is_socket(fileno):
             _, name = with_address(lambda addr, length: lib.ffv_getsockname(fileno, addr, length))
             known = _kernel.AF_INET if len(name) == 2 else _kernel.AF_INET6
@@ -246,13 +249,11 @@ class socket(_KernelSocket):  # type: ignore[no-redef]  # noqa: N801
                 raise TimeoutError("timed out")
             done += self.send(left[done:], flags)
 
-    def sendto(self, data: Any, *arguments: Any) -> int:
+    def sendto(self, *arguments: Any) -> int:
         """As send: a stream has one peer."""
-        if not self.is_on_verbs:
-            return super().sendto(data, *arguments)
-        if len(arguments) == 2:
-            return self.send(data, arguments[0])
-        return self.send(data)
+        if not self.is_on_verbs or len(arguments) not in {2, 3}:
+            return super().sendto(*arguments)
+        return self.send(*arguments[:-1])
 
     def sendmsg(
         self, buffers: Iterable[Any], ancdata: Iterable[Any] = (), flags: int = 0, address: Any = None, /
@@ -398,6 +399,8 @@ class socket(_KernelSocket):  # type: ignore[no-redef]  # noqa: N801
 
     def dup(self) -> Self:
         """Return a socket with another number of the same connection."""
+        if self._udp is not None:
+            return super().dup()
         if self._listener:
             raise OSError(errno.EOPNOTSUPP, "a socket that listens on verbs cannot be duplicated")
         fd = os.dup(self.fileno())
@@ -424,10 +427,10 @@ class socket(_KernelSocket):  # type: ignore[no-redef]  # noqa: N801
             return
         if listener:
             listener.close()
-        super()._real_close()  # type: ignore[misc]
+        super()._real_close()
 
     def __del__(self) -> None:
-        if self.is_on_verbs or self._listener:
+        if self.is_on_verbs or self._listener or self._udp is not None:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             self._real_close()
         else:
@@ -471,6 +474,7 @@ create_server = _with_our_socket(_kernel.create_server)
 
 def fromfd(fd: int, family: int, type: int, proto: int = 0) -> socket:  # type: ignore[no-redef]
     """Return a socket with another number of what `fd` is."""
+    DatagramSocket.give_back(fd)
     other = os.dup(fd)
     if lib.ffv_is_socket(fd):
         check(lib.ffv_socket_dup(fd, other))

@@ -54,6 +54,17 @@
 	X(cm_dreq_unsent, "queue pair in error, peer not told of the end") \
 	X(cm_dreq_sent, "peer told of the end, nothing heard of it") \
 	X(cm_dreq_received, "the peer's end read, program not told") \
+	X(rs_datagrams_made, "datagram socket made, nobody is told of it yet") \
+	X(rs_datagrams_bound, "datagram socket told of, caller not") \
+	X(rs_datagrams_open, "datagram socket about to be closed") \
+	X(rs_datagrams_closed, "datagram socket told of no longer, its queue pair still there") \
+	X(rs_datagram_unsent, "datagram written, not posted") \
+	X(rs_datagram_sent, "datagram posted, caller not told") \
+	X(rs_datagram_copied, "datagram given to the program, its room not posted again") \
+	X(rs_route_unasked, "address of a datagram found, its socket not asked for") \
+	X(rs_route_answered, "the number of a datagram socket answered, not noted") \
+	X(rs_question_read, "asked for a datagram socket, not answered") \
+	X(rs_question_answered, "datagram socket named to who asked") \
 	X(rs_connect_unasked, "stream made, connection not asked for") \
 	X(rs_connect_asked, "connection asked for, answer not looked at") \
 	X(rs_connect_answered, "answer read, socket not connected yet") \

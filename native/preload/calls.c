@@ -24,16 +24,19 @@ static ssize_t receive(struct pre_conn *conn, int fd, void *data, size_t length,
 	return pre_result(count);
 }
 
-static ssize_t send_one(struct pre_conn *conn, int fd, const void *data, size_t length, int flags)
+static ssize_t send_one(struct pre_conn *conn, int fd, const void *data, size_t length, int flags, const struct sockaddr *addr,
+			socklen_t addr_length)
 {
 	struct iovec piece = { (void *)(uintptr_t)data, length };
-	struct msghdr msg = { .msg_iov = &piece, .msg_iovlen = 1 };
+	struct msghdr msg = { .msg_name = (void *)(uintptr_t)addr, .msg_namelen = addr ? addr_length : 0, .msg_iov = &piece,
+			      .msg_iovlen = 1 };
 	long count = pre_send(conn, fd, &msg, flags);
 
 	pre_put(conn);
 	return pre_result(count);
 }
 
+/* Or a UDP socket, which is translated alike. */
 static struct pre_conn *stream_of(int fd)
 {
 	struct pre_conn *conn = pre_get(fd);
@@ -65,30 +68,43 @@ PRE_EXPORT ssize_t recvfrom(int fd, void *data, size_t length, int flags, struct
 
 	if (!conn)
 		return pre_real()->recvfrom(fd, data, length, flags, addr, addr_length);
-	if (addr && addr_length)
-		*addr_length = 0; /* as TCP does */
-	return receive(conn, fd, data, length, flags);
+	struct iovec piece = { data, length };
+	struct msghdr msg = { .msg_name = addr, .msg_namelen = addr && addr_length ? *addr_length : 0, .msg_iov = &piece, .msg_iovlen = 1 };
+	bool is_named = addr && addr_length;
+	if (is_named && conn->kind != PRE_DATAGRAMS) {
+		msg.msg_name = NULL;
+		msg.msg_namelen = *addr_length = 0; /* as TCP does */
+	}
+	long count = pre_receive(conn, fd, &msg, flags);
+	if (is_named && count >= 0)
+		*addr_length = msg.msg_namelen;
+	pre_put(conn);
+	return pre_result(count);
 }
 
 PRE_EXPORT ssize_t write(int fd, const void *data, size_t length)
 {
 	struct pre_conn *conn = stream_of(fd);
 
-	return conn ? send_one(conn, fd, data, length, 0) : pre_real()->write(fd, data, length);
+	return conn ? send_one(conn, fd, data, length, 0, NULL, 0) : pre_real()->write(fd, data, length);
 }
 
 PRE_EXPORT ssize_t send(int fd, const void *data, size_t length, int flags)
 {
 	struct pre_conn *conn = stream_of(fd);
 
-	return conn ? send_one(conn, fd, data, length, flags) : pre_real()->send(fd, data, length, flags);
+	return conn ? send_one(conn, fd, data, length, flags, NULL, 0) : pre_real()->send(fd, data, length, flags);
 }
 
 PRE_EXPORT ssize_t sendto(int fd, const void *data, size_t length, int flags, const struct sockaddr *addr, socklen_t addr_length)
 {
 	struct pre_conn *conn = stream_of(fd);
 
-	return conn ? send_one(conn, fd, data, length, flags) : pre_real()->sendto(fd, data, length, flags, addr, addr_length);
+	if (!conn)
+		return pre_real()->sendto(fd, data, length, flags, addr, addr_length);
+	if (conn->kind != PRE_DATAGRAMS)
+		addr = NULL;
+	return send_one(conn, fd, data, length, flags, addr, addr_length);
 }
 
 ssize_t __read_chk(int, void *, size_t, size_t);
@@ -264,6 +280,10 @@ static ssize_t file_to_stream(int fd, int file, off64_t *offset, size_t count)
 {
 	struct pre_conn *conn = stream_of(fd);
 
+	if (conn && conn->kind == PRE_DATAGRAMS) {
+		pre_put(conn);
+		conn = NULL;
+	}
 	if (!conn)
 		return pre_real()->sendfile64(fd, file, offset, count);
 	long done = send_file(conn, fd, file, offset, count);
@@ -279,7 +299,7 @@ PRE_EXPORT __attribute__((alias("file_to_stream"))) ssize_t pre_sendfile64(int, 
 PRE_EXPORT ssize_t splice(int from, off64_t *from_offset, int to, off64_t *to_offset, size_t length, unsigned flags)
 {
 	struct pre_conn *source = stream_of(from), *sink = stream_of(to);
-	bool ours = source || sink;
+	bool ours = (source && source->kind != PRE_DATAGRAMS) || (sink && sink->kind != PRE_DATAGRAMS);
 
 	if (source)
 		pre_put(source);

@@ -15,11 +15,42 @@
 
 /* ---- connections ---------------------------------------------------------------------------------------------------------------- */
 
+PRE_EXPORT int socket(int domain, int type, int protocol)
+{
+	int fd = pre_real()->socket(domain, type, protocol);
+
+	if (fd >= 0)
+		pre_made(fd, domain, type, protocol);
+	return fd;
+}
+
+PRE_EXPORT int bind(int fd, const struct sockaddr *addr, socklen_t length)
+{
+	int rc = pre_real()->bind(fd, addr, length);
+
+	if (rc == 0)
+		pre_bound(fd);
+	return rc;
+}
+
+/* True: it is of datagrams. */
+static bool has_connected_datagrams(int fd, const struct sockaddr *addr, socklen_t length)
+{
+	struct pre_conn *conn = pre_get(fd);
+	bool is_it = conn && conn->kind == PRE_DATAGRAMS;
+
+	if (is_it)
+		pre_datagrams_connected(conn, fd, addr, length);
+	if (conn)
+		pre_put(conn);
+	return is_it;
+}
+
 PRE_EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t length)
 {
 	int rc = pre_real()->connect(fd, addr, length), err = errno;
 
-	if (rc == 0 || err == EINPROGRESS)
+	if ((rc == 0 || err == EINPROGRESS) && !has_connected_datagrams(fd, addr, length))
 		pre_connecting(fd, addr, length);
 	errno = err;
 	return rc;
@@ -60,6 +91,15 @@ PRE_EXPORT int shutdown(int fd, int how)
 	struct pre_conn *conn = pre_get(fd);
 	int rc = -1;
 
+	if (conn && conn->kind == PRE_DATAGRAMS) {
+		rc = pre_real()->shutdown(fd, how);
+		int err = errno;
+		if (!rc)
+			pre_leave_datagrams(conn);
+		pre_put(conn);
+		errno = err;
+		return rc;
+	}
 	if (conn && ffv_load_acquire(&conn->has_engine) && conn->kind != PRE_LISTENER) {
 		pthread_mutex_lock(&conn->tx);
 		conn->tx_shut |= how != SHUT_RD;
@@ -211,10 +251,11 @@ PRE_EXPORT int ioctl(int fd, unsigned long request, ...)
 	struct pre_conn *conn = pre_get(fd);
 	int rc = -ENOTTY;
 	if (conn && conn->kind != PRE_LISTENER && ffv_load_acquire(&conn->has_engine)) {
-		pre_look_at_marks(conn);
+		if (conn->kind != PRE_DATAGRAMS)
+			pre_look_at_marks(conn);
 		if (request == FIONBIO && argument)
 			set_flags(fd, *(int *)argument ? O_NONBLOCK : 0);
-		if ((request == FIONREAD && ffv_load_relaxed(&conn->rx_on_verbs)) ||
+		if ((request == FIONREAD && (ffv_load_relaxed(&conn->rx_on_verbs) || conn->kind == PRE_DATAGRAMS)) ||
 		    (request == SIOCOUTQ && ffv_load_relaxed(&conn->tx_on_verbs)))
 			rc = ffv_socket_ioctl(conn->engine, request, argument);
 	}
@@ -228,7 +269,14 @@ PRE_EXPORT int ioctl(int fd, unsigned long request, ...)
 PRE_EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
 {
 	int rc = pre_real()->setsockopt(fd, level, name, value, length), err = errno;
-	struct pre_conn *conn = rc || level != SOL_SOCKET ? NULL : pre_get(fd);
+	struct pre_conn *conn = rc ? NULL : pre_get(fd);
+
+	if (conn && conn->kind == PRE_DATAGRAMS)
+		pre_datagrams_option(conn, level, name, value, length);
+	if (conn && level != SOL_SOCKET) {
+		pre_put(conn);
+		conn = NULL;
+	}
 
 	if (conn && conn->kind != PRE_LISTENER) {
 		pthread_mutex_lock(&conn->lock);

@@ -50,7 +50,7 @@ void pre_become_plain(struct pre_conn *conn)
 
 /* ---- streams ------------------------------------------------------------------------------------------------------------------ */
 
-static void carry_over(int fd, int engine)
+void pre_carry_over(int fd, int engine)
 {
 	static const int names[] = { SO_RCVTIMEO, SO_SNDTIMEO, SO_LINGER, SO_RCVLOWAT };
 	struct { uint64_t words[2]; } value;
@@ -75,7 +75,7 @@ void pre_attach(struct pre_conn *conn, int fd, int engine)
 		return;
 	}
 	FFV_FAULT(pre_stream_asked);
-	carry_over(fd, engine);
+	pre_carry_over(fd, engine);
 	conn->tcp = tcp;
 	conn->engine = engine;
 	ffv_store_release(&conn->has_engine, true); /* [pre-engine] */
@@ -239,6 +239,10 @@ void pre_accepted(int listener_fd, int fd)
 
 void pre_end(struct pre_conn *conn)
 {
+	if (conn->kind == PRE_DATAGRAMS) {
+		pre_end_datagrams(conn);
+		return;
+	}
 	pre_epoll_forget(conn);
 	pthread_mutex_lock(&conn->lock);
 	pre_hold_no_longer(conn);

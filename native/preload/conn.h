@@ -29,7 +29,7 @@
 #define PRE_GIVE_UP_NS 10000000000ull /* after this time nobody will ask for a stream any more */
 #define PRE_EXPORT __attribute__((visibility("default")))
 
-enum pre_kind { PRE_LISTENER, PRE_CONNECTS, PRE_ACCEPTED };
+enum pre_kind { PRE_LISTENER, PRE_CONNECTS, PRE_ACCEPTED, PRE_DATAGRAMS }; /* the last: datagram.c */
 enum pre_marks { PRE_MARKS_NONE, PRE_MARKS_BEGUN, PRE_MARKS_ENDED };
 
 struct pre_member;                     /* epoll.c */
@@ -64,6 +64,12 @@ struct pre_conn {
 	bool has_left;                     /* fork.c */
 	bool is_lost;                      /* of a fork child: the parent's stream could not be given up */
 	struct pre_rest *rest, *copy;      /* of a fork child: what came by the parent's stream and was not read; and for the next one */
+	struct sockaddr_in6 own;           /* of datagrams: the kernel's, port 0: not known */
+	bool is_bound, is_answered;        /* of datagrams: by the program; by a peer that has verbs */
+	bool is_left;                      /* of datagrams: the kernel's for good, but for what is `left` to read */
+	unsigned uses;
+	_Atomic uint32_t waiting;          /* threads that sleep in the kernel, by its socket */
+	struct pre_left *left;             /* of a UDP socket that is_left */
 	_Atomic uint32_t spins;            /* whether polling before sleeping pays (wait.c) */
 	struct pre_member *members;        /* epoll.c's lock */
 };
@@ -108,6 +114,8 @@ int pre_option(int fd, int level, int name);
 void pre_will_accept(struct pre_conn *listener, int fd);
 /* Takes the next step towards a stream, if there is one to take. True: the connection has a stream. */
 bool pre_advance(struct pre_conn *conn, int fd);
+/* Programs (PostgreSQL) fork in handlers of signals that only select lets through: not while we hold locks there. */
+void pre_hold_signals(sigset_t *before);
 /* Lock held: nobody here will answer the peer's request. */
 void pre_refuse(struct pre_conn *conn);
 
@@ -121,6 +129,8 @@ void pre_accepted(int listener_fd, int fd);
 void pre_attach(struct pre_conn *conn, int fd, int engine);
 void pre_detach(struct pre_conn *conn);
 void pre_become_plain(struct pre_conn *conn);
+/* The options of the kernel's socket that are the engine's to mind. */
+void pre_carry_over(int fd, int engine);
 /* tx held: lets what is sent from now on go by the stream, if it can. */
 bool pre_begin_sending(struct pre_conn *conn);
 /* Before TCP's end is sent, which must not overtake the first mark. */
@@ -138,6 +148,23 @@ static inline bool pre_is_all_on_verbs(const struct pre_conn *conn)
 {
 	return ffv_load_relaxed(&conn->rx_on_verbs) && ffv_load_relaxed(&conn->tx_on_verbs);
 }
+
+/* ---- datagram.c -------------------------------------------------------------------------------------------------------------- */
+
+/* After the kernel's calls have succeeded. */
+void pre_made(int fd, int domain, int type, int protocol);
+void pre_bound(int fd);
+void pre_datagrams_connected(struct pre_conn *conn, int fd, const struct sockaddr *addr, socklen_t length);
+void pre_datagrams_option(struct pre_conn *conn, int level, int name, const void *value, socklen_t length);
+/* pre_advance for these. */
+bool pre_advance_datagrams(struct pre_conn *conn, int fd);
+/* UDP for good; what came and was not read is. */
+void pre_leave_datagrams(struct pre_conn *conn);
+bool pre_has_left(const struct pre_conn *conn);
+/* No number any more. */
+void pre_end_datagrams(struct pre_conn *conn);
+/* In a fork child. */
+void pre_forget_datagrams(struct pre_conn *conn);
 
 /* ---- fork.c -------------------------------------------------------------------------------------------------------------------- */
 
@@ -163,6 +190,8 @@ uint64_t pre_before_rest(const struct pre_conn *conn);
 enum pre_count { PRE_CONNECTIONS, PRE_SENDERS, PRE_RECEIVERS, PRE_COUNTS };
 void pre_count(enum pre_count what);
 void pre_forget_counts(void);
+/* Of a datagram socket of the engine that is about to be closed. */
+void pre_count_datagrams(int engine);
 
 /* ---- epoll.c ------------------------------------------------------------------------------------------------------------------ */
 

@@ -11,8 +11,7 @@
 
 /* ---- signals ------------------------------------------------------------------------------------------------------------------- */
 
-/* Whether a call that a signal has ended begins again: it does if every handler of the program was installed so. */
-static bool begins_again(void)
+bool pre_begins_again(void)
 {
 	for (int number = 1; number < NSIG; number++) {
 		struct sigaction action;
@@ -35,7 +34,7 @@ static long wait_for(struct pre_conn *conn, int fd, int events, int option)
 
 	do
 		rc = pre_wait_for(conn, fd, events, option);
-	while (rc == -EINTR && begins_again());
+	while (rc == -EINTR && pre_begins_again());
 	return rc;
 }
 
@@ -65,7 +64,7 @@ static long send_by_stream(struct pre_conn *conn, const struct msghdr *msg, int 
 	plain.msg_controllen = 0;
 	do
 		count = ffv_sendmsg(conn->engine, &plain, flags);
-	while (count == -EINTR && begins_again());
+	while (count == -EINTR && pre_begins_again());
 	return count;
 }
 
@@ -112,6 +111,8 @@ static long send_after_stream(struct pre_conn *conn, int fd, const struct msghdr
 
 long pre_send(struct pre_conn *conn, int fd, const struct msghdr *msg, int flags)
 {
+	if (conn->kind == PRE_DATAGRAMS)
+		return pre_send_datagram(conn, fd, msg, flags);
 	if (ffv_likely(ffv_load_relaxed(&conn->tx_on_verbs))) {
 		long sent = send_by_stream(conn, msg, flags);
 		if (sent == -EPIPE || ffv_unlikely(sent > 0 && !ffv_load_relaxed(&conn->tx_on_verbs)))
@@ -163,7 +164,7 @@ static long receive_by_stream(struct pre_conn *conn, struct msghdr *msg, int fla
 
 	do
 		count = ffv_recvmsg(conn->engine, msg, flags);
-	while (count == -EINTR && begins_again());
+	while (count == -EINTR && pre_begins_again());
 	return count;
 }
 
@@ -212,6 +213,8 @@ long pre_receive(struct pre_conn *conn, int fd, struct msghdr *msg, int flags)
 	bool by_stream = ffv_load_relaxed(&conn->rx_on_verbs);
 	long count = 0;
 
+	if (conn->kind == PRE_DATAGRAMS)
+		return pre_receive_datagram(conn, fd, msg, flags);
 	if (ffv_likely(by_stream)) {
 		count = receive_by_stream(conn, msg, flags);
 		if (count || !is_back(conn) || !total(msg))

@@ -10,5 +10,12 @@
 
 long pre_send(struct pre_conn *conn, int fd, const struct msghdr *msg, int flags);
 long pre_receive(struct pre_conn *conn, int fd, struct msghdr *msg, int flags);
+/* Whether a call that a signal has ended begins again: it does if every handler of the program was installed so. */
+bool pre_begins_again(void);
+
+/* ---- datagram.c: the same ---------------------------------------------------------------------------------------------------- */
+
+long pre_send_datagram(struct pre_conn *conn, int fd, const struct msghdr *msg, int flags);
+long pre_receive_datagram(struct pre_conn *conn, int fd, struct msghdr *msg, int flags);
 
 #endif

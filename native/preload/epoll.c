@@ -226,16 +226,17 @@ static int sort_out(struct pre_set *set, const struct epoll_event *told, int cou
 	uint64_t kicks;
 
 	for (int i = 0; i < count; i++) {
-		struct pre_member *member = told[i].data.ptr;
+		struct pre_member *member = (void *)(uintptr_t)(told[i].data.u64 & ~(uint64_t)PRE_OF_STREAM);
+		bool is_of_stream = told[i].data.u64 & PRE_OF_STREAM;
 		if (!pre_is_member(told[i].data.u64)) {
 			events[given++] = told[i];
 		} else if (member == set->kick) {
 			if (pre_real()->read(set->kick_fd, &kicks, sizeof kicks) < 0)
 				continue;
 		} else if (member->set == set && member->has_stream) {
-			if (member->wanted.events & EPOLLET)
+			if (member->wanted.events & EPOLLET && !is_of_stream)
 				member->tcp_edge |= told[i].events & member->tcp_events & 0xffff;
-			pre_member_heat(member, told[i].events & EPOLLIN); /* its number's; or TCP's, which does no harm */
+			pre_member_heat(member, is_of_stream);
 		} else if (member->set == set) { /* once only, on TCP */
 			member->is_disabled = true;
 			events[given++] = (struct epoll_event){ .events = told[i].events, .data = member->wanted.data };

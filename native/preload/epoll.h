@@ -16,6 +16,7 @@ struct pre_conn;
 struct ffv_rs_socket;
 
 #define PRE_NEVER_SEEN UINT64_MAX
+#define PRE_OF_STREAM 1u           /* added to a member's address, where the kernel tells of the stream's number */
 
 struct pre_set {
 	int fd;

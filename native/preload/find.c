@@ -49,8 +49,7 @@ static const struct sockaddr *generic(const struct sockaddr_in6 *addr)
 	return (const struct sockaddr *)(const void *)addr;
 }
 
-/* Programs (PostgreSQL) fork in handlers of signals that only select lets through: not while we hold locks there. */
-static void hold_signals(sigset_t *before)
+void pre_hold_signals(sigset_t *before)
 {
 	sigset_t all;
 
@@ -201,7 +200,7 @@ void pre_will_accept(struct pre_conn *listener, int fd)
 
 	if (listener->kind != PRE_LISTENER || listener->was_asked)
 		return;
-	hold_signals(&before);
+	pre_hold_signals(&before);
 	pthread_mutex_lock(&listener->lock);
 	if (!listener->was_asked && own_address(fd, &own)) {
 		listener->engine = listen_at(fd, own, own.sin6_family == AF_INET6 && pre_option(fd, IPPROTO_IPV6, IPV6_V6ONLY) == 1);
@@ -256,11 +255,13 @@ bool pre_advance(struct pre_conn *conn, int fd)
 {
 	sigset_t before;
 
+	if (conn->kind == PRE_DATAGRAMS)
+		return pre_advance_datagrams(conn, fd);
 	if (ffv_load_acquire(&conn->has_engine) && conn->marks_sent != PRE_MARKS_NONE) /* [pre-engine] */
 		return true;
 	if (conn->kind == PRE_LISTENER || ffv_load_relaxed(&conn->is_plain) || conn->rest || conn->is_lost)
 		return false;
-	hold_signals(&before);
+	pre_hold_signals(&before);
 	reconsider(conn);
 	pthread_mutex_lock(&conn->lock);
 	bool had_engine = conn->has_engine;

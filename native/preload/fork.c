@@ -122,7 +122,7 @@ struct leaving {
 
 static bool is_leaving(int fd, const struct pre_conn *conn, const struct leaving *leaving)
 {
-	if (conn->kind == PRE_LISTENER || !ffv_load_acquire(&conn->has_engine) || conn->rx_is_back)
+	if (conn->kind == PRE_LISTENER || conn->kind == PRE_DATAGRAMS || !ffv_load_acquire(&conn->has_engine) || conn->rx_is_back)
 		return false;
 	return leaving->all || !(pre_real()->fcntl(fd, F_GETFD) & FD_CLOEXEC);
 }
@@ -233,6 +233,10 @@ bool pre_give_up_stream(int fd, struct pre_conn *conn)
 	struct leaving leaving = { true, ffv_clock_ns() + ANSWER_NS };
 	bool is_free = !conn->rest && !conn->is_lost;
 
+	if (conn->kind == PRE_DATAGRAMS) {
+		pre_leave_datagrams(conn);
+		return !conn->left;
+	}
 	if (is_leaving(fd, conn, &leaving)) {
 		leave(fd, conn, &leaving);
 		await_answer(fd, conn, &leaving);
@@ -255,7 +259,7 @@ void pre_leave_for_others(struct pre_conn *conn)
 {
 	uint64_t deadline_ns = ffv_clock_ns() + ANSWER_NS;
 
-	if (!conn->is_inherited || !ffv_load_acquire(&conn->has_engine) || conn->rx_is_back)
+	if (conn->kind == PRE_DATAGRAMS || !conn->is_inherited || !ffv_load_acquire(&conn->has_engine) || conn->rx_is_back)
 		return;
 	pre_end_sending(conn);
 	pre_real()->send(conn->tcp, "", 1, MSG_OOB | MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -315,12 +319,24 @@ void pre_hold_no_longer(struct pre_conn *conn)
 static __thread bool is_for_exec;      /* the fork that is under way */
 static pthread_mutex_t forking = PTHREAD_MUTEX_INITIALIZER;
 
+/* UDP sockets that the engine has one beside of: parent and child have the kernel's alone from now on, and whoever is first reads what
+ * had come. */
+static void leave_datagrams(int fd, struct pre_conn *conn, void *argument)
+{
+	(void)fd;
+	(void)argument;
+	if (conn->kind == PRE_DATAGRAMS && ffv_load_acquire(&conn->has_engine))
+		pre_leave_datagrams(conn);
+}
+
 static void before_fork(void)
 {
 	pthread_mutex_lock(&forking);
 	go_back(!is_for_exec);
-	if (!is_for_exec)
+	if (!is_for_exec) {
+		pre_for_each(leave_datagrams, NULL);
 		pre_for_each(share_out, NULL);
+	}
 	pthread_mutex_lock(&attending);
 	pre_epoll_lock();
 	pre_lock_table();
@@ -331,7 +347,7 @@ static void before_fork(void)
 static void leave_to_child(int fd, struct pre_conn *conn, void *argument)
 {
 	drop_rest(fd, conn, argument);
-	if (conn->kind == PRE_LISTENER || conn->has_engine)
+	if (conn->kind == PRE_LISTENER || conn->kind == PRE_DATAGRAMS || conn->has_engine)
 		return;
 	pthread_mutex_lock(&conn->lock);
 	pre_refuse(conn);
@@ -355,6 +371,10 @@ static void forget_stream(int fd, struct pre_conn *conn, void *argument)
 	pthread_mutex_init(&conn->tx, NULL); /* which threads of the parent may have held */
 	pthread_mutex_init(&conn->rx, NULL);
 	pthread_mutex_init(&conn->lock, NULL);
+	if (conn->kind == PRE_DATAGRAMS) {
+		pre_forget_datagrams(conn);
+		return;
+	}
 	if (conn->own_listener >= 0)
 		pre_real()->close(conn->own_listener);
 	conn->own_listener = -1;
@@ -442,7 +462,7 @@ PRE_EXPORT int posix_spawnp(pid_t *pid, const char *path, const posix_spawn_file
 
 bool pre_has_rest(const struct pre_conn *conn)
 {
-	return conn->rest && ffv_load_relaxed(&conn->tcp_got) >= conn->rest->follows;
+	return pre_has_left(conn) || (conn->rest && ffv_load_relaxed(&conn->tcp_got) >= conn->rest->follows);
 }
 
 uint64_t pre_before_rest(const struct pre_conn *conn)

@@ -62,7 +62,6 @@ int pre_raise_engine(int engine)
 int __real_memfd_create(const char *, unsigned);
 int __real_eventfd(unsigned, int);
 int __real_epoll_create1(int);
-int __real_socket(int, int, int);
 int __real_open64(const char *, int, ...);
 int __real_openat64(int, const char *, int, ...);
 int __wrap_memfd_create(const char *, unsigned);
@@ -91,7 +90,7 @@ int __wrap_epoll_create1(int flags)
 
 int __wrap_socket(int domain, int type, int protocol)
 {
-	return raise_number(__real_socket(domain, type, protocol));
+	return raise_number(pre_real()->socket(domain, type, protocol));
 }
 
 int __wrap_accept4(int fd, struct sockaddr *addr, socklen_t *length, int flags)

@@ -164,7 +164,7 @@ void pre_member_take_over(struct pre_member *member)
 bool pre_member_show(struct pre_member *member)
 {
 	if (!member->is_shown)
-		member->is_shown = !control(member->set, EPOLL_CTL_ADD, member->engine, EPOLLIN, member);
+		member->is_shown = !control(member->set, EPOLL_CTL_ADD, member->engine, EPOLLIN, (char *)member + PRE_OF_STREAM);
 	return member->is_shown;
 }
 

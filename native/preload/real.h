@@ -15,6 +15,8 @@
 #include <sys/uio.h>
 
 #define PRE_REAL_CALLS(X) \
+	X(int, socket, (int, int, int)) \
+	X(int, bind, (int, const struct sockaddr *, socklen_t)) \
 	X(int, connect, (int, const struct sockaddr *, socklen_t)) \
 	X(int, listen, (int, int)) \
 	X(int, accept4, (int, struct sockaddr *, socklen_t *, int)) \

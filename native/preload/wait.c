@@ -31,6 +31,10 @@ int pre_stream_readiness(struct pre_conn *conn, int wanted)
 
 	if (pre_has_rest(conn))
 		return wanted & (POLLIN | POLLRDNORM);
+	if (conn->kind == PRE_DATAGRAMS) {
+		mask = ffv_socket_poll(conn->engine);
+		return mask >= 0 && mask & POLLIN ? wanted & (POLLIN | POLLRDNORM) : 0;
+	}
 
 	mask = ffv_socket_poll(conn->engine);
 	if (mask < 0)
@@ -198,8 +202,34 @@ static int wait_round(struct round *round, const struct timespec *timeout, const
 	}
 }
 
-/* Which of the numbers have streams; false: none, or no memory. */
-static nfds_t count_streams(struct pollfd *fds, nfds_t count)
+/* UDP sockets that nothing of the engine's is beside of, while a thread sleeps on them in the kernel: nothing is to come there then. */
+struct held {
+	struct pre_conn *conns[ON_STACK];
+	nfds_t count;
+};
+
+/* True: it has one by now. */
+static bool hold_datagrams(struct held *held, struct pre_conn *conn)
+{
+	ffv_fetch_add(&conn->waiting, 1u); /* [pre-waiting] */
+	if (held->count < ON_STACK && pre_hold(conn))
+		held->conns[held->count++] = conn; /* else nothing of the engine's ever is beside it */
+	return ffv_load_seq_cst(&conn->has_engine);
+}
+
+static void let_go(const struct held *held)
+{
+	int err = errno;
+
+	for (nfds_t i = 0; i < held->count; i++) {
+		ffv_fetch_sub(&held->conns[i]->waiting, 1u);
+		pre_put(held->conns[i]);
+	}
+	errno = err;
+}
+
+/* How many of the numbers have streams, or datagrams. */
+static nfds_t count_streams(struct pollfd *fds, nfds_t count, struct held *held)
 {
 	nfds_t streams = 0;
 
@@ -212,7 +242,8 @@ static nfds_t count_streams(struct pollfd *fds, nfds_t count)
 		if (conn->kind == PRE_LISTENER)
 			pre_will_accept(conn, fds[i].fd);
 		else
-			streams += pre_advance(conn, fds[i].fd) || pre_has_rest(conn);
+			streams += pre_advance(conn, fds[i].fd) || pre_has_rest(conn) ||
+				   (conn->kind == PRE_DATAGRAMS && hold_datagrams(held, conn));
 		pre_put(conn);
 	}
 	return streams;
@@ -232,11 +263,10 @@ static void collect(struct round *round, nfds_t most)
 	}
 }
 
-int pre_poll(struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask)
+static int poll_all(struct pollfd *fds, nfds_t count, nfds_t streams, const struct timespec *timeout, const sigset_t *mask)
 {
 	struct pollfd few_fds[2 * ON_STACK];
 	struct watched few[ON_STACK];
-	nfds_t streams = count_streams(fds, count);
 
 	if (!streams)
 		return pre_real()->ppoll(fds, count, timeout, mask);
@@ -263,6 +293,17 @@ int pre_poll(struct pollfd *fds, nfds_t count, const struct timespec *timeout, c
 		free(round.watched);
 		errno = err;
 	}
+	return ready;
+}
+
+int pre_poll(struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask)
+{
+	struct held held;
+
+	held.count = 0;
+	nfds_t streams = count_streams(fds, count, &held);
+	int ready = poll_all(fds, count, streams, timeout, mask);
+	let_go(&held);
 	return ready;
 }
 
@@ -305,8 +346,16 @@ static bool has_streams(int count, fd_set *sets[3])
 	for (int fd = 0; fd < count && fd < end; fd++) {
 		if (!((sets[0] && FD_ISSET(fd, sets[0])) || (sets[1] && FD_ISSET(fd, sets[1]))))
 			continue;
-		struct pollfd one = { .fd = fd };
-		found |= count_streams(&one, 1) != 0;
+		struct pre_conn *conn = pre_get(fd);
+		if (!conn) {
+			pre_epoll_polled(fd);
+			continue;
+		}
+		if (conn->kind == PRE_LISTENER)
+			pre_will_accept(conn, fd);
+		else
+			found |= conn->kind == PRE_DATAGRAMS || pre_advance(conn, fd) || pre_has_rest(conn);
+		pre_put(conn);
 	}
 	return found;
 }

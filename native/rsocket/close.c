@@ -98,6 +98,7 @@ void ffv_rs_close(struct ffv_rs_socket *socket)
 	ffv_store_relaxed(&socket->closed, true);
 	if (socket->state == FFV_RS_LISTENING)
 		queue = ffv_rs_take_queue(socket);
+	ffv_rs_close_datagrams(socket);
 	if (socket->state == FFV_RS_CONNECTED) {
 		ffv_rs_progress(socket);
 		FFV_FAULT(rs_close_unsaid);
@@ -160,6 +161,7 @@ void ffv_rs_destroy(struct ffv_rs_socket *socket)
 {
 	if (socket->id && (socket->state == FFV_RS_CONNECTED || socket->state == FFV_RS_CONNECTING))
 		ffv_cm_disconnect(socket->id);
+	ffv_rs_drop_beside(socket);
 	ffv_rs_drop_datagrams(socket);
 	ffv_rs_stream_destroy(socket);
 	ffv_rs_drop_id(socket);

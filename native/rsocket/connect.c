@@ -47,8 +47,7 @@ int ffv_rs_take_address(const struct ffv_rs_socket *socket, const struct sockadd
 	return 0;
 }
 
-/* To connect to the wildcard address is to connect to this container. */
-static void name_loopback(union ffv_sockaddr *addr)
+void ffv_rs_name_loopback(union ffv_sockaddr *addr)
 {
 	struct sockaddr_in *in = (struct sockaddr_in *)(void *)addr;
 	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)(void *)addr;
@@ -279,7 +278,7 @@ static int begin(struct ffv_rs_socket *socket, int fd, const struct sockaddr *ad
 
 	if (rc)
 		return rc;
-	name_loopback(&dst);
+	ffv_rs_name_loopback(&dst);
 	rc = ffv_rs_need_id(socket);
 	if (!rc)
 		rc = ffv_rs_set_patience(socket);
@@ -343,7 +342,7 @@ static int connect_datagrams(struct ffv_rs_socket *socket, const struct sockaddr
 	int rc = is_dissolved ? 0 : ffv_rs_take_address(socket, addr, length, &peer);
 
 	if (!rc && !is_dissolved)
-		name_loopback(&peer);
+		ffv_rs_name_loopback(&peer);
 	pthread_mutex_lock(&socket->lock);
 	if (!rc)
 		rc = ffv_rs_connect_datagrams(socket, is_dissolved ? NULL : &peer);

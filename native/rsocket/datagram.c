@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "rsocket/cursor.h"
 #include "rsocket/datagram.h"
 
@@ -38,8 +39,7 @@ struct ffv_rs_datagrams {
 	uint32_t receives;
 	uint64_t posted, completed;        /* sends */
 	uint64_t arrived, read;
-	bool is_connected;
-	union ffv_sockaddr peer;
+	struct ffv_rs_bound bound;
 	struct arrival arrivals[MOST_RECEIVES];
 };
 
@@ -143,13 +143,28 @@ int ffv_rs_open_datagrams(struct ffv_rs_socket *socket, int fd)
 
 	if (!rc)
 		rc = ffv_rs_watch_stream(socket, fd);
-	if (!rc)
-		rc = ffv_rs_listen_shared(socket);
+	FFV_FAULT(rs_datagrams_made);
+	if (!rc) {
+		socket->datagrams->bound.socket = socket;
+		socket->datagrams->bound.qpn = ffv_qp_num(socket->datagrams->qp);
+		rc = ffv_rs_join_bound(&socket->datagrams->bound);
+	}
+	FFV_FAULT(rs_datagrams_bound);
 	if (!rc)
 		socket->state = FFV_RS_DATAGRAMS;
 	else
 		ffv_rs_drop_datagrams(socket);
 	return rc;
+}
+
+/* Nobody is told of it any more; what is on its way still arrives, until the last call on it has ended. */
+void ffv_rs_close_datagrams(struct ffv_rs_socket *socket)
+{
+	if (socket->state != FFV_RS_DATAGRAMS)
+		return;
+	FFV_FAULT(rs_datagrams_open);
+	ffv_rs_leave_bound(&socket->datagrams->bound);
+	FFV_FAULT(rs_datagrams_closed);
 }
 
 void ffv_rs_drop_datagrams(struct ffv_rs_socket *socket)
@@ -170,18 +185,19 @@ void ffv_rs_drop_datagrams(struct ffv_rs_socket *socket)
 /* By the thread of process.c: a process asks which queue pair has the address. */
 void ffv_rs_on_question(struct ffv_rs_socket *socket, struct ffv_cm_id *id, const void *data, uint8_t length)
 {
-	struct ffv_rs_datagram_hello hello = ffv_rs_datagram_hello();
+	struct ffv_rs_datagram_hello hello = ffv_rs_datagram_hello(&id->route.addr.src);
 	struct ffv_cm_conn_param param = { .private_data = &hello, .private_data_len = sizeof hello };
+	union ffv_sockaddr from;
 
-	pthread_mutex_lock(&socket->lock);
-	bool answers = socket->datagrams && !ffv_load_relaxed(&socket->closed) && ffv_rs_is_datagram_hello(data, length);
-	if (answers) {
-		param.qp_num = ffv_qp_num(socket->datagrams->qp);
+	FFV_FAULT(rs_question_read);
+	param.qp_num = ffv_rs_is_datagram_hello(data, length, &from) ? ffv_rs_choose_bound(socket, &from) : 0;
+	if (param.qp_num) {
+		ffv_rs_was_asked_by(&socket->bound, &from);
 		ffv_cm_accept(id, &param);
 	} else {
 		ffv_cm_reject(id, NULL, 0);
 	}
-	pthread_mutex_unlock(&socket->lock);
+	FFV_FAULT(rs_question_answered);
 	ffv_cm_destroy_id(id);
 }
 
@@ -189,35 +205,23 @@ int ffv_rs_connect_datagrams(struct ffv_rs_socket *socket, const union ffv_socka
 {
 	if (!socket->datagrams)
 		return ffv_fail(EINVAL, "the socket is bound to an address before it is connected");
-	socket->datagrams->is_connected = peer != NULL;
-	if (peer)
-		socket->datagrams->peer = *peer;
+	ffv_rs_connect_bound(&socket->datagrams->bound, peer);
 	return 0;
 }
 
 const union ffv_sockaddr *ffv_rs_datagram_peer(const struct ffv_rs_socket *socket)
 {
-	return socket->datagrams && socket->datagrams->is_connected ? &socket->datagrams->peer : NULL;
+	return socket->datagrams && socket->datagrams->bound.is_connected ? &socket->datagrams->bound.peer : NULL;
 }
 
 /* ---- sending -------------------------------------------------------------------------------------------------------------------- */
 
-static bool is_wildcard(const union ffv_sockaddr *addr)
-{
-	uint8_t bytes[16];
-	static const uint8_t any[2][16] = { { 0 }, { [10] = 0xff, 0xff } };
-
-	ffv_rs_address_bytes(addr, bytes);
-	return !memcmp(bytes, any[addr->family == AF_INET], sizeof bytes);
-}
-
 static void write_tag(const struct ffv_rs_socket *socket, const struct ffv_rs_route *route, uint8_t *at)
 {
-	struct ffv_rs_tag tag = { .magic_be = htonl(FFV_RS_MAGIC), .family_be = htons((uint16_t)socket->domain) };
-	uint8_t unused[16];
+	struct ffv_rs_tag tag = ffv_rs_tag(&socket->bound);
 
-	tag.port_be = htons(ffv_rs_address_bytes(&socket->bound, unused));
-	ffv_rs_address_bytes(is_wildcard(&socket->bound) ? &route->source : &socket->bound, tag.addr);
+	if (ffv_rs_is_wildcard(&socket->bound))
+		ffv_rs_address_bytes(&route->source, tag.addr);
 	memcpy(at, &tag, sizeof tag);
 }
 
@@ -243,7 +247,9 @@ static long post(struct ffv_rs_socket *socket, const struct ffv_rs_route *route,
 	struct ffv_sge piece = { (uintptr_t)slot, (uint32_t)sizeof(struct ffv_rs_tag) + length, socket->stream.mr->lkey };
 	struct ffv_send_wr wr = { .sg_list = &piece, .num_sge = 1, .opcode = FFV_WR_SEND, .send_flags = FFV_SEND_SIGNALED,
 				  .wr.ud = { route->ah, route->qpn, route->qkey } }, *bad;
+	FFV_FAULT(rs_datagram_unsent);
 	int rc = ffv_post_send(own->qp, &wr, &bad);
+	FFV_FAULT(rs_datagram_sent);
 	own->posted += !rc;
 	return rc ? rc : (long)length;
 }
@@ -258,7 +264,7 @@ static int find_target(const struct ffv_rs_socket *socket, const struct msghdr *
 	return 0;
 }
 
-long ffv_rs_send_datagram(struct ffv_rs_socket *socket, const struct msghdr *msg, int flags)
+long ffv_rs_send_by_ud(struct ffv_rs_socket *socket, const struct msghdr *msg, int flags)
 {
 	struct ffv_rs_cursor cursor;
 	struct ffv_rs_route route;
@@ -274,7 +280,7 @@ long ffv_rs_send_datagram(struct ffv_rs_socket *socket, const struct msghdr *msg
 	pthread_mutex_lock(&socket->lock);
 	rc = socket->datagrams ? find_target(socket, msg, &to) : ffv_fail(EINVAL, "the socket is not bound to an address");
 	if (!rc)
-		rc = ffv_rs_enter_route(&to, &route);
+		rc = ffv_rs_enter_route(&socket->bound, &to, &route);
 	if (!rc) {
 		rc = post(socket, &route, &cursor);
 		ffv_rs_leave_route();
@@ -284,22 +290,6 @@ long ffv_rs_send_datagram(struct ffv_rs_socket *socket, const struct msghdr *msg
 }
 
 /* ---- receiving ------------------------------------------------------------------------------------------------------------------ */
-
-static void give_tagged(const struct ffv_rs_tag *tag, union ffv_sockaddr *out)
-{
-	struct sockaddr_in *in = (struct sockaddr_in *)(void *)out;
-	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)(void *)out;
-
-	memset(out, 0, sizeof *out);
-	out->family = ntohs(tag->family_be);
-	if (out->family == AF_INET) {
-		in->sin_port = tag->port_be;
-		memcpy(&in->sin_addr, &tag->addr[12], 4);
-	} else {
-		in6->sin6_port = tag->port_be;
-		memcpy(&in6->sin6_addr, tag->addr, 16);
-	}
-}
 
 static bool is_loopback(const uint8_t addr[16])
 {
@@ -312,7 +302,7 @@ static bool is_loopback(const uint8_t addr[16])
 static bool is_welcome(const struct ffv_rs_socket *socket, const uint8_t *slot, uint32_t bytes)
 {
 	const union ffv_sockaddr *peer = ffv_rs_datagram_peer(socket);
-	uint8_t sender[16] = { [10] = 0xff, 0xff }, mine[16], theirs[16];
+	uint8_t sender[16] = { [10] = 0xff, 0xff };
 	struct ffv_rs_tag tag;
 	union ffv_sockaddr from;
 
@@ -325,8 +315,8 @@ static bool is_welcome(const struct ffv_rs_socket *socket, const uint8_t *slot, 
 		return false;
 	if (!peer)
 		return true;
-	give_tagged(&tag, &from);
-	return ffv_rs_address_bytes(&from, theirs) == ffv_rs_address_bytes(peer, mine) && !memcmp(mine, theirs, 16);
+	ffv_rs_give_tagged(&tag, &from);
+	return ffv_rs_are_equal(&from, peer);
 }
 
 void ffv_rs_take_datagrams(struct ffv_rs_socket *socket)
@@ -372,40 +362,48 @@ static long take_datagram(struct ffv_rs_socket *socket, struct msghdr *msg, stru
 	union ffv_sockaddr from;
 
 	memcpy(&tag, at, sizeof tag);
-	give_tagged(&tag, &from);
+	ffv_rs_give_tagged(&tag, &from);
 	ffv_rs_scatter(cursor, at + sizeof tag, copied);
 	if (msg->msg_name)
 		ffv_rs_give_address(socket, &from, msg->msg_name, &msg->msg_namelen);
 	msg->msg_controllen = 0;
 	msg->msg_flags = copied < length ? MSG_TRUNC : 0;
 	if (!(flags & MSG_PEEK)) {
+		ffv_rs_heard_from(&socket->bound, &from);
 		own->read++;
+		FFV_FAULT(rs_datagram_copied);
 		post_receive(socket, slot);
 	}
 	ffv_rs_show(socket);
 	return flags & MSG_TRUNC ? (long)length : (long)copied;
 }
 
-long ffv_rs_receive_datagram(struct ffv_rs_socket *socket, struct msghdr *msg, int flags)
+long ffv_rs_receive_by_ud(struct ffv_rs_socket *socket, struct msghdr *msg, int flags)
 {
-	uint64_t deadline_ns = ffv_rs_deadline(socket->options.receive_timeout_ns);
 	struct ffv_rs_cursor cursor;
 	long rc = ffv_rs_cursor_start(&cursor, msg->msg_iov, msg->msg_iovlen);
 
 	if (!rc && flags & ~RECV_FLAGS)
 		rc = ffv_fail(EINVAL, "flags %#x are not supported in receiving", flags & ~RECV_FLAGS);
-	while (!rc) {
-		pthread_mutex_lock(&socket->lock);
-		ffv_rs_progress(socket);
-		bool is_there = ffv_rs_has_datagram(socket);
-		if (is_there)
-			rc = take_datagram(socket, msg, &cursor, flags);
-		pthread_mutex_unlock(&socket->lock);
-		if (is_there)
-			break;
-		if (flags & MSG_DONTWAIT || ffv_load_relaxed(&socket->non_blocking))
-			return ffv_fail(EAGAIN, "no datagram has come");
-		rc = ffv_rs_wait(socket, POLLIN, deadline_ns);
-	}
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&socket->lock);
+	ffv_rs_progress(socket);
+	rc = ffv_rs_has_datagram(socket) ? take_datagram(socket, msg, &cursor, flags) : -EAGAIN;
+	pthread_mutex_unlock(&socket->lock);
 	return rc;
+}
+
+int ffv_socket_datagrams(int fd, uint64_t counts[2])
+{
+	struct ffv_rs_socket *socket = ffv_rs_get(fd);
+
+	if (!socket)
+		return -EBADF;
+	pthread_mutex_lock(&socket->lock);
+	counts[0] = socket->datagrams ? socket->datagrams->posted : 0;
+	counts[1] = socket->datagrams ? socket->datagrams->read : 0;
+	pthread_mutex_unlock(&socket->lock);
+	ffv_rs_put(socket);
+	return 0;
 }

@@ -269,6 +269,36 @@ int ffv_getsockopt(int fd, int level, int name, void *value, uint32_t *length)
 	return rc;
 }
 
+/* ---- those of UDP sockets of the kernel that one of ours is beside of ------------------------------------------------------------ */
+
+int ffv_datagrams_allow(int level, int name)
+{
+	static const struct { int level, name; } allowed[] = {
+		{ SOL_SOCKET, SO_REUSEADDR }, { SOL_SOCKET, SO_REUSEPORT }, { SOL_SOCKET, SO_RCVBUF }, { SOL_SOCKET, SO_SNDBUF },
+		{ SOL_SOCKET, SO_RCVBUFFORCE }, { SOL_SOCKET, SO_SNDBUFFORCE }, { SOL_SOCKET, SO_RCVTIMEO },
+		{ SOL_SOCKET, SO_SNDTIMEO }, { SOL_SOCKET, SO_BROADCAST }, { SOL_SOCKET, SO_PRIORITY }, { SOL_SOCKET, SO_KEEPALIVE },
+		{ SOL_SOCKET, SO_DONTROUTE }, { SOL_SOCKET, SO_LINGER }, { SOL_SOCKET, SO_OOBINLINE }, { SOL_SOCKET, SO_BUSY_POLL },
+		{ SOL_SOCKET, SO_INCOMING_CPU }, { SOL_SOCKET, SO_MARK }, { SOL_SOCKET, SO_NO_CHECK }, { SOL_SOCKET, SO_DEBUG },
+		{ SOL_SOCKET, SO_RCVLOWAT },
+		{ IPPROTO_IP, IP_TOS }, { IPPROTO_IP, IP_TTL }, { IPPROTO_IP, IP_MTU_DISCOVER }, { IPPROTO_IP, IP_FREEBIND },
+		{ IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT },
+		/* groups, which the kernel's socket receives */
+		{ IPPROTO_IP, IP_MULTICAST_IF }, { IPPROTO_IP, IP_MULTICAST_TTL }, { IPPROTO_IP, IP_MULTICAST_LOOP },
+		{ IPPROTO_IP, IP_MULTICAST_ALL }, { IPPROTO_IP, IP_ADD_MEMBERSHIP }, { IPPROTO_IP, IP_DROP_MEMBERSHIP },
+		{ IPPROTO_IP, MCAST_JOIN_GROUP }, { IPPROTO_IP, MCAST_LEAVE_GROUP },
+		{ IPPROTO_IPV6, IPV6_MULTICAST_IF }, { IPPROTO_IPV6, IPV6_MULTICAST_HOPS }, { IPPROTO_IPV6, IPV6_MULTICAST_LOOP },
+		{ IPPROTO_IPV6, IPV6_JOIN_GROUP }, { IPPROTO_IPV6, IPV6_LEAVE_GROUP }, { IPPROTO_IPV6, MCAST_JOIN_GROUP },
+		{ IPPROTO_IPV6, MCAST_LEAVE_GROUP },
+		{ IPPROTO_IPV6, IPV6_V6ONLY }, { IPPROTO_IPV6, IPV6_TCLASS }, { IPPROTO_IPV6, IPV6_UNICAST_HOPS },
+		{ IPPROTO_IPV6, IPV6_MTU_DISCOVER },
+	};
+
+	for (size_t i = 0; i < sizeof allowed / sizeof allowed[0]; i++)
+		if (allowed[i].level == level && allowed[i].name == name)
+			return 1;
+	return 0;
+}
+
 /* ---- the rest -------------------------------------------------------------------------------------------------------------------- */
 
 static int count_bytes(struct ffv_rs_socket *socket, unsigned long request)
@@ -277,7 +307,7 @@ static int count_bytes(struct ffv_rs_socket *socket, unsigned long request)
 
 	ffv_rs_progress(socket);
 	if (socket->is_datagram)
-		return request == FIONREAD ? ffv_rs_datagram_length(socket) : 0;
+		return request == FIONREAD ? ffv_rs_next_length(socket) : 0;
 	if (request == FIONREAD)
 		return (int)(ffv_load_relaxed(&stream->arrived_bytes) - ffv_load_relaxed(&stream->read_bytes));
 	return (int)(stream->stage_posted - stream->stage_completed);

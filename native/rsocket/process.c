@@ -157,6 +157,7 @@ static void before_fork(void)
 {
 	pthread_mutex_lock(&closing);
 	ffv_rs_before_fork();
+	ffv_rs_lock_bound();
 	ffv_rs_lock_routes();
 	pthread_mutex_lock(&shared);
 }
@@ -165,6 +166,7 @@ static void after_fork_in_parent(void)
 {
 	pthread_mutex_unlock(&shared);
 	ffv_rs_unlock_routes(false);
+	ffv_rs_unlock_bound(false);
 	ffv_rs_after_fork(false);
 	pthread_mutex_unlock(&closing);
 }
@@ -183,6 +185,7 @@ static void after_fork_in_child(void)
 	wake_fd = observed_fd = -1;
 	pthread_mutex_unlock(&shared);
 	ffv_rs_unlock_routes(true);
+	ffv_rs_unlock_bound(true);
 	ffv_rs_after_fork(true);
 	pthread_mutex_unlock(&closing);
 }
@@ -288,6 +291,23 @@ void ffv_rs_unobserve(struct ffv_rs_socket *socket)
 {
 	/* Closing is not enough: a fork child may hold a copy. */
 	epoll_ctl(observed_fd, EPOLL_CTL_DEL, socket->stream.channel_fd, NULL);
+}
+
+/* Told by the address plus one. */
+int ffv_rs_observe_beside(struct ffv_rs_socket *socket)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLONESHOT, .data.u64 = (uintptr_t)socket | 1u };
+	int rc = epoll_ctl(observed_fd, EPOLL_CTL_MOD, socket->beside_fd, &event);
+
+	if (rc && errno == ENOENT)
+		rc = epoll_ctl(observed_fd, EPOLL_CTL_ADD, socket->beside_fd, &event);
+	socket->beside_is_armed = rc == 0;
+	return rc ? ffv_fail_errno(errno, "the kernel's socket cannot be watched") : 0;
+}
+
+void ffv_rs_unobserve_beside(struct ffv_rs_socket *socket)
+{
+	epoll_ctl(observed_fd, EPOLL_CTL_DEL, socket->beside_fd, NULL);
 }
 
 void ffv_rs_for_each_lingering(void (*function)(struct ffv_rs_socket *socket))

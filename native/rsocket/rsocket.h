@@ -141,6 +141,10 @@ struct ffv_rs_socket {
 	struct ffv_rs_options options;
 	struct ffv_rs_stream stream;
 	bool is_datagram;                  /* as it was made */
+	int beside_fd;                     /* beside.c; -1: none */
+	bool beside_is_armed;              /* the thread will be told when it is readable */
+	_Atomic bool udp_is_next;
+	uint32_t turn;
 	struct ffv_rs_datagrams *datagrams; /* datagram.c; NULL until it is bound */
 	/* listening */
 	struct ffv_rs_socket *first, *last; /* connections not accepted yet */
@@ -185,6 +189,9 @@ uint32_t ffv_rs_host(void);
 /* The completion channel of the socket is looked after by the thread, as watch.c says. */
 int ffv_rs_observe(struct ffv_rs_socket *socket);
 void ffv_rs_unobserve(struct ffv_rs_socket *socket);
+/* The same, once, for what the kernel's socket beside it has to read; lock held. */
+int ffv_rs_observe_beside(struct ffv_rs_socket *socket);
+void ffv_rs_unobserve_beside(struct ffv_rs_socket *socket);
 /* For those that are kept so, by ffv_socket_deliver. */
 void ffv_rs_for_each_lingering(void (*function)(struct ffv_rs_socket *socket));
 /* Keeps a closed socket, with a reference of its own, until what it sent is delivered. */
@@ -257,12 +264,23 @@ uint64_t ffv_rs_deadline(uint64_t timeout_ns);
 /* Lock held, before it is connected. */
 int ffv_rs_set_patience(struct ffv_rs_socket *socket);
 
-/* ---- datagram.c and route.c: datagram sockets (lock held, but for the first two) -------------------------------------------- */
+/* ---- beside.c: datagram sockets, and the kernel's beside them (no lock held) ------------------------------------------------- */
 
 long ffv_rs_send_datagram(struct ffv_rs_socket *socket, const struct msghdr *msg, int flags);
 long ffv_rs_receive_datagram(struct ffv_rs_socket *socket, struct msghdr *msg, int flags);
+/* Lock held, in these. */
+void ffv_rs_drop_beside(struct ffv_rs_socket *socket);
+bool ffv_rs_is_beside_ready(const struct ffv_rs_socket *socket);
+int ffv_rs_next_length(struct ffv_rs_socket *socket);
+
+/* ---- datagram.c, bound.c and route.c (lock held, but for the first two) ------------------------------------------------------ */
+
+long ffv_rs_send_by_ud(struct ffv_rs_socket *socket, const struct msghdr *msg, int flags);
+/* -EAGAIN: nothing is there. */
+long ffv_rs_receive_by_ud(struct ffv_rs_socket *socket, struct msghdr *msg, int flags);
 /* It is bound: makes what it sends and receives with. */
 int ffv_rs_open_datagrams(struct ffv_rs_socket *socket, int fd);
+void ffv_rs_close_datagrams(struct ffv_rs_socket *socket);
 void ffv_rs_drop_datagrams(struct ffv_rs_socket *socket);
 /* NULL: to no peer any more. */
 int ffv_rs_connect_datagrams(struct ffv_rs_socket *socket, const union ffv_sockaddr *peer);
@@ -277,6 +295,8 @@ void ffv_rs_on_question(struct ffv_rs_socket *socket, struct ffv_cm_id *id, cons
 void ffv_rs_on_route(struct ffv_cm_id *id, uint32_t event, const struct ffv_cm_ud_param *answer);
 void ffv_rs_lock_routes(void);
 void ffv_rs_unlock_routes(bool in_child);
+void ffv_rs_lock_bound(void);
+void ffv_rs_unlock_bound(bool in_child);
 
 /* ---- ask.c: listeners that ask ---------------------------------------------------------------------------------------------- */
 
@@ -298,6 +318,8 @@ int ffv_rs_need_id(struct ffv_rs_socket *socket);
 void ffv_rs_drop_id(struct ffv_rs_socket *socket);
 /* Reads one of the socket's family. */
 int ffv_rs_take_address(const struct ffv_rs_socket *socket, const struct sockaddr *addr, uint32_t length, union ffv_sockaddr *out);
+/* To send to the wildcard address is to send to this container. */
+void ffv_rs_name_loopback(union ffv_sockaddr *addr);
 /* Writes an address as getsockname does. */
 int ffv_rs_give_address(const struct ffv_rs_socket *socket, const union ffv_sockaddr *from, struct sockaddr *addr,
 			uint32_t *length);

@@ -102,6 +102,7 @@ struct ffv_rs_socket *ffv_rs_new(int domain)
 	socket->next = NULL;
 	socket->numbers = 0;
 	socket->stream.channel_fd = -1;
+	socket->beside_fd = -1;
 	socket->options.ring_bytes = FFV_RS_RING_BYTES;
 	socket->options.receive_low_water = 1;
 	socket->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

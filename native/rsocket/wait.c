@@ -53,17 +53,23 @@ int ffv_rs_readiness(struct ffv_rs_socket *socket)
 	}
 }
 
-void ffv_rs_kick(struct ffv_rs_socket *socket)
+/* Who sleeps looks again. */
+static void wake(struct ffv_rs_socket *socket)
 {
 	const uint64_t one = 1;
 
-	ffv_fetch_add(&socket->changes, 1u);
 	ffv_rs_show(socket);
 	if (socket->is_kicked || !socket->sleepers)
 		return;
 	socket->is_kicked = true;
 	while (write(socket->kick_fd, &one, sizeof one) < 0 && errno == EINTR)
 		;
+}
+
+void ffv_rs_kick(struct ffv_rs_socket *socket)
+{
+	ffv_fetch_add(&socket->changes, 1u);
+	wake(socket);
 }
 
 static int arm(struct ffv_rs_socket *socket)
@@ -88,7 +94,7 @@ static void disarm(struct ffv_rs_socket *socket, bool fired)
 	if (fired && socket->is_armed && ffv_get_cq_event(socket->stream.channel, &cq, NULL) == 0) {
 		ffv_ack_cq_events(cq, 1);
 		socket->is_armed = false;
-		ffv_rs_kick(socket); /* the others slept for that event too */
+		wake(socket); /* the others slept for that event too; what it told of is counted where it is found */
 	}
 	/* Nobody waits for the event any more: who completes need not raise it. */
 	if (!socket->sleepers && socket->is_armed && !socket->is_watched && ffv_cancel_notify_cq(socket->stream.cq) == 1)
@@ -103,15 +109,16 @@ static void disarm(struct ffv_rs_socket *socket, bool fired)
 
 static int sleep_until(struct ffv_rs_socket *socket, uint64_t deadline_ns)
 {
-	struct pollfd fds[2] = { { .fd = socket->kick_fd, .events = POLLIN },
-				 { .fd = socket->stream.channel_fd, .events = POLLIN } };
+	struct pollfd fds[3] = { { .fd = socket->kick_fd, .events = POLLIN },
+				 { .fd = socket->stream.channel_fd, .events = POLLIN },
+				 { .fd = socket->beside_fd, .events = POLLIN } };
 	struct timespec left = { 0 };
 
 	if (deadline_ns != UINT64_MAX) {
 		uint64_t now_ns = ffv_clock_ns(), left_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
 		left = (struct timespec){ (time_t)(left_ns / 1000000000u), (long)(left_ns % 1000000000u) };
 	}
-	int ready = ppoll(fds, 2, deadline_ns == UINT64_MAX ? NULL : &left, NULL);
+	int ready = ppoll(fds, 3, deadline_ns == UINT64_MAX ? NULL : &left, NULL);
 	if (ready < 0)
 		return -errno;
 	return ready ? 0 : -EAGAIN;

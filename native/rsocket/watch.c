@@ -61,15 +61,27 @@ static void set_levels(struct ffv_rs_socket *socket, int mask)
 	}
 }
 
+/* Of the kernel's socket beside it. The promise to be told is made before the last look. */
+static int beside_readiness(struct ffv_rs_socket *socket)
+{
+	if (socket->beside_fd < 0)
+		return 0;
+	if (ffv_rs_is_beside_ready(socket))
+		return POLLIN;
+	if (socket->beside_is_armed || ffv_rs_observe_beside(socket))
+		return 0;
+	return ffv_rs_is_beside_ready(socket) ? POLLIN : 0;
+}
+
 void ffv_rs_show(struct ffv_rs_socket *socket)
 {
 	if (!socket->is_watched)
 		return;
-	int mask = ffv_rs_readiness(socket);
+	int mask = ffv_rs_readiness(socket) | beside_readiness(socket);
 	if ((mask & (POLLIN | POLLOUT)) != (POLLIN | POLLOUT) && ffv_rs_has_completions(socket) && !socket->is_armed) {
 		socket->is_armed = ffv_req_notify_cq(socket->stream.cq, 0) == 0;
 		ffv_rs_progress(socket);
-		mask = ffv_rs_readiness(socket);
+		mask |= ffv_rs_readiness(socket);
 	}
 	set_levels(socket, mask);
 }
@@ -127,13 +139,15 @@ int ffv_socket_watch(int fd)
 
 /* ---- the thread of process.c -------------------------------------------------------------------------------------------------------- */
 
-static void on_ready(struct ffv_rs_socket *socket)
+static void on_ready(struct ffv_rs_socket *socket, bool is_beside)
 {
 	struct ffv_cq *cq;
 
 	if (!ffv_rs_hold(socket))
 		return;
 	pthread_mutex_lock(&socket->lock);
+	if (is_beside)
+		socket->beside_is_armed = false;
 	if (socket->stream.channel && ffv_get_cq_event(socket->stream.channel, &cq, NULL) == 0) {
 		ffv_ack_cq_events(cq, 1);
 		socket->is_armed = false;
@@ -150,5 +164,5 @@ void ffv_rs_look_at_observed(int epoll_fd)
 	int count = epoll_wait(epoll_fd, events, EVENTS_AT_ONCE, 0);
 
 	for (int i = 0; i < count; i++)
-		on_ready(events[i].data.ptr);
+		on_ready((struct ffv_rs_socket *)(uintptr_t)(events[i].data.u64 & ~1ull), events[i].data.u64 & 1);
 }

@@ -10,7 +10,7 @@ extracted=$2
 
 build="gcc libc6-dev python3-dev python3-venv"
 test="$build clang libclang-rt-dev libibverbs-dev librdmacm-dev python3-pyverbs etcd-server openssl valgrind iproute2
-curl iperf3 memcached nginx-light postgresql openssh-client openssh-server redis-server redis-tools rsync sockperf wrk"
+curl iperf3 memcached nginx-light postgresql openssh-client openssh-server redis-server redis-tools rsync socat sockperf wrk"
 lab="$test qemu-system-x86 iproute2 ibverbs-providers"
 bench="$test libfabric-bin libfabric-dev libucx-dev ucx-utils iperf3"
 case $what in

@@ -19,6 +19,7 @@ import pytest
 from tests.lab.network import NetHosts, Network, unavailable
 from tests.sockets import debian
 from tests.sockets.conversation import VERBS, Connection, exchange
+from tests.sockets.datagrams import check_iperf3_udp, talk_in_datagrams
 from tests.sockets.translated import ENDS, HANG_SECONDS, Ends, Place
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"no networks on this host: {unavailable()}")
@@ -163,6 +164,15 @@ def test_http_server_with_curl(ends: Ends, port: int, tmp_path: Path) -> None:
 
 def test_iperf3(ends: Ends, port: int) -> None:
     debian.check_iperf3(ends, port, 32)
+
+
+def test_iperf3_with_datagrams(ends: Ends, port: int) -> None:
+    check_iperf3_udp(ends, port)
+
+
+@pytest.mark.parametrize("face", ["python", "translated"])
+def test_every_datagram_arrives(ends: Ends, seed: int, face: str) -> None:
+    talk_in_datagrams(ends, seed, face)
 
 
 def test_redis(ends: Ends, port: int, tmp_path: Path) -> None:

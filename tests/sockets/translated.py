@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,9 +61,10 @@ class Ends:
     server_at: Place = field(default_factory=Place)
     client_at: Place = field(default_factory=Place)
 
-    def run(self, *command: str | Path, **options: object) -> str:
+    def run(self, *command: str | Path, may_fail: bool = False, **options: object) -> str:
         """Run a client to its end; its output. CalledProcessError if it failed."""
-        return _run(self._command(command, self.client_at), self._environment(self.client, self.client_at), **options)
+        environ = self._environment(self.client, self.client_at)
+        return _run(self._command(command, self.client_at), environ, may_fail, **options)
 
     def starting(self, *command: str | Path, **options: object) -> subprocess.Popen[str]:
         """Start a client, which the caller ends."""
@@ -80,7 +81,7 @@ class Ends:
         kind = "both" if self.server and self.client else "one"
         self.run(sys.executable, "-c", _LINES, self.server_at.address, port, kind)
 
-    def efforts(self, program: str) -> Iterator[int]:
+    def efforts(self, program: str, went: Callable[[str], tuple[int, int]] | None = None) -> Iterator[int]:
         """Yield 1, 2, 4 and so on until the program's connections have gone by verbs; 1 alone if one end is TCP only.
 
         A client is to do so many times its work: a short one may have done it all before there is a stream.
@@ -88,7 +89,7 @@ class Ends:
         deadline, effort = time.monotonic() + HANG_SECONDS, 1
         while True:
             yield effort
-            if not (self.server and self.client) or min(self.went_by_verbs(program)) > 0:
+            if not (self.server and self.client) or min((went or self.went_by_verbs)(program)) > 0:
                 return
             assert time.monotonic() < deadline, f"nothing goes by verbs: {self.report.read_text()}"
             effort = min(2 * effort, 16)
@@ -130,6 +131,20 @@ class Ends:
         mine = [line for line in lines if line[1] == program]
         return sum(int(line[3]) for line in mine), sum(int(line[4]) for line in mine)
 
+    def datagrams_by_verbs(self, program: str) -> tuple[int, int]:
+        """How many datagrams the program's processes that have ended so far sent and received by verbs."""
+        lines = [line.split() for line in self.report.read_text().splitlines()] if self.report.exists() else []
+        mine = [line for line in lines if line[1] == program]
+        return sum(int(line[5]) for line in mine), sum(int(line[6]) for line in mine)
+
+    def check_datagrams(self, program: str) -> None:
+        """The program's datagrams went by verbs, both ways, if both ends are translated, else none."""
+        sent, received = self.datagrams_by_verbs(program)
+        if self.server and self.client:
+            assert min(sent, received) > 0, self.report.read_text() if self.report.exists() else "no report"
+        else:
+            assert (sent, received) == (0, 0)
+
     def check(self, program: str, at_least: int = 1) -> None:
         """The program's connections went by verbs if both ends are translated, else by TCP."""
         sent, received = self.went_by_verbs(program)
@@ -152,9 +167,9 @@ def environment(is_translated: bool, report: Path) -> dict[str, str]:
     return _sockets.environment(base) if is_translated else base
 
 
-def _run(command: Sequence[str], environ: dict[str, str], **options: object) -> str:
+def _run(command: Sequence[str], environ: dict[str, str], may_fail: bool = False, **options: object) -> str:
     done: subprocess.CompletedProcess[str] = subprocess.run(
-        command, env=environ, stdout=subprocess.PIPE, text=True, timeout=HANG_SECONDS, check=True, **options
+        command, env=environ, stdout=subprocess.PIPE, text=True, timeout=HANG_SECONDS, check=not may_fail, **options
     )  # type: ignore[call-overload]
     return done.stdout
 

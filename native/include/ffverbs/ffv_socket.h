@@ -69,6 +69,20 @@ int ffv_shutdown(int fd, int how);
  * finds no room at the receiver (SO_RCVBUF, before binding) is lost, and so are those to a socket that was closed in the last second.
  * IPv6 sockets have no IPv4 peers here. What msg_name of ffv_recvmsg gets is the sender's address. */
 #define FFV_SOCKET_DATAGRAM_BYTES 4072u
+long ffv_sendto(int fd, const void *data, size_t length, int flags, const struct sockaddr *addr, uint32_t addr_length);
+long ffv_recvfrom(int fd, void *data, size_t length, int flags, struct sockaddr *addr, uint32_t *addr_length);
+/* The kernel's UDP socket udp_fd, which is bound and connected alike, is used beside fd from now on (a duplicate of it): what has to go by UDP
+ * goes by it, with its errors, and what comes to it is received as well; ffv_socket_ioctl(FIONREAD) and the number, if it is watched
+ * (ffv_socket_watch), tell of both. ffv_socket_poll and ffv_socket_arm do not: who waits by these asks the kernel's socket too. */
+int ffv_socket_beside(int fd, int udp_fd);
+/* Whether it is worth while to have a datagram socket that is bound to `from`, to send from there to `to`: 0, or as sending would fail,
+ * -EINPROGRESS or -ECONNREFUSED. Never waits. */
+int ffv_datagrams_reach(const struct sockaddr *from, uint32_t from_length, const struct sockaddr *to, uint32_t to_length);
+/* 1 if the option of a UDP socket changes nothing of what this library does for it; 0 if it has to be left to UDP, whole: it asks for
+ * control data with what is received, or filters that. */
+int ffv_datagrams_allow(int level, int name);
+/* How many were sent and received by UD. */
+int ffv_socket_datagrams(int fd, uint64_t counts[2]);
 
 /* ---- data -------------------------------------------------------------------------------------------------------- */
 

@@ -1,5 +1,6 @@
 /* Datagram sockets: addresses, lengths, peeking, waiting, and who is told to go by UDP. */
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include "rs_support.h"
@@ -127,12 +128,13 @@ static void test_peeking_and_cutting(void)
 
 static void test_a_connected_socket_hears_its_peer_only(void)
 {
-	struct sockaddr_in addresses[3], name;
+	struct sockaddr_in addresses[4], name;
 	uint32_t length = sizeof name;
-	int fds[3];
+	int fds[4];
+	long rc;
 	char got[8];
 
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 4; i++)
 		fds[i] = bound("127.0.0.1", &addresses[i]);
 	CHECK_EQ(send_to(fds[0], NULL, "x", 1), -EDESTADDRREQ);
 	CHECK_OK(ffv_connect(fds[0], (struct sockaddr *)&addresses[1], sizeof addresses[1]));
@@ -140,16 +142,119 @@ static void test_a_connected_socket_hears_its_peer_only(void)
 	CHECK_EQ(name.sin_port, addresses[1].sin_port);
 	send_surely(fds[0], NULL, "to 1", 4);
 	CHECK_EQ(receive(fds[1], got, sizeof got, 0, NULL, NULL), 4);
-	send_surely(fds[2], &addresses[0], "not", 3);
+	while ((rc = send_to(fds[2], &addresses[0], "not", 3)) == -EINPROGRESS)
+		usleep(200);
+	CHECK_EQ(rc, -ECONNREFUSED);
 	send_surely(fds[1], &addresses[0], "from 1", 6);
 	CHECK_EQ(receive(fds[0], got, sizeof got, 0, NULL, NULL), 6);
 	CHECK_EQ(receive(fds[0], got, sizeof got, MSG_DONTWAIT, NULL, NULL), -EAGAIN);
 	struct sockaddr none = { .sa_family = AF_UNSPEC };
 	CHECK_OK(ffv_connect(fds[0], &none, sizeof none));
-	send_surely(fds[2], &addresses[0], "now", 3);
+	send_surely(fds[3], &addresses[0], "now", 3);
 	CHECK_EQ(receive(fds[0], got, sizeof got, 0, NULL, NULL), 3);
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 4; i++)
 		CHECK_OK(ffv_close_socket(fds[i]));
+}
+
+static int bound_too(struct sockaddr_in addr)
+{
+	int fd = ffv_socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), yes = 1;
+
+	CHECK(fd >= 0);
+	CHECK_OK(ffv_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes));
+	CHECK_OK(ffv_bind(fd, (struct sockaddr *)&addr, sizeof addr));
+	return fd;
+}
+
+static void check_next(int fd, const char *text)
+{
+	char got[16];
+
+	CHECK_EQ(receive(fd, got, sizeof got, 0, NULL, NULL), (long)strlen(text));
+	CHECK(!memcmp(got, text, strlen(text)));
+}
+
+/* As servers have a socket for each client: what comes goes to the one that is connected to its sender, else to the one that is not. */
+static void test_sockets_that_share_an_address(void)
+{
+	struct sockaddr_in clients[4], there;
+	int fds[4], first, second, third;
+
+	for (int i = 0; i < 4; i++)
+		fds[i] = bound("127.0.0.1", &clients[i]);
+	int port = bound("127.0.0.1", &there);
+	CHECK_OK(ffv_close_socket(port)); /* a number that is free */
+	first = bound_too(there);
+	CHECK_OK(ffv_connect(first, (struct sockaddr *)&clients[0], sizeof clients[0]));
+	second = bound_too(there);
+	CHECK_OK(ffv_connect(second, (struct sockaddr *)&clients[1], sizeof clients[1]));
+	third = bound_too(there);
+	send_surely(fds[0], &there, "zero", 4);
+	send_surely(fds[1], &there, "one", 3);
+	send_surely(fds[2], &there, "two", 3);
+	check_next(first, "zero");
+	check_next(second, "one");
+	check_next(third, "two");
+	CHECK_OK(ffv_close_socket(first)); /* which was asked for all of them; another one is now */
+	send_surely(fds[3], &there, "three", 5);
+	check_next(third, "three");
+	CHECK_OK(ffv_close_socket(second));
+	CHECK_OK(ffv_close_socket(third));
+	for (int i = 0; i < 4; i++)
+		CHECK_OK(ffv_close_socket(fds[i]));
+}
+
+static struct sockaddr_in udp_bound(int *fd)
+{
+	struct sockaddr_in addr = rs_address("127.0.0.1", 0);
+	socklen_t length = sizeof addr;
+
+	*fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	CHECK(*fd >= 0);
+	CHECK_OK(bind(*fd, (struct sockaddr *)&addr, sizeof addr));
+	CHECK_OK(getsockname(*fd, (struct sockaddr *)&addr, &length));
+	return addr;
+}
+
+/* Datagrams go and come by either way, and what was peeked at is what is received. */
+static void test_the_kernels_socket_beside(bool is_watched)
+{
+	static char large[20000];
+	struct sockaddr_in addr, stranger_addr;
+	int udp, stranger, bytes;
+	uint64_t counts[2];
+	char got[16];
+
+	addr = udp_bound(&udp);
+	stranger_addr = udp_bound(&stranger);
+	int one = bound_too(addr);
+	if (is_watched)
+		CHECK_OK(ffv_socket_watch(one));
+	CHECK_OK(ffv_socket_beside(one, udp));
+	CHECK_EQ(ffv_socket_beside(one, udp), -EINVAL);
+	while (ffv_datagrams_reach((struct sockaddr *)&addr, sizeof addr, (struct sockaddr *)&addr, sizeof addr) == -EINPROGRESS)
+		usleep(200);
+	struct pollfd ready = { .fd = one, .events = POLLIN };
+	for (int i = 0; i < 20; i++) {
+		if (is_watched)
+			CHECK_EQ(poll(&ready, 1, 0), 0);
+		CHECK_EQ(sendto(stranger, "udp", 3, 0, (struct sockaddr *)&addr, sizeof addr), 3);
+		if (is_watched)
+			CHECK_EQ(poll(&ready, 1, HANG_MS), 1);
+		CHECK_EQ(receive(one, got, sizeof got, MSG_PEEK, NULL, NULL), 3);
+		CHECK_OK(ffv_socket_ioctl(one, FIONREAD, &bytes));
+		CHECK_EQ(bytes, 3);
+		send_surely(one, &addr, "itself", 6); /* by UD */
+		check_next(one, "udp");
+		check_next(one, "itself");
+	}
+	CHECK_EQ(ffv_sendto(one, large, sizeof large, 0, (struct sockaddr *)&stranger_addr, sizeof stranger_addr), (long)sizeof large);
+	CHECK_EQ(recv(stranger, large, sizeof large, 0), (long)sizeof large);
+	CHECK_OK(ffv_socket_datagrams(one, counts));
+	CHECK(counts[0] > 0 && counts[0] <= 20 && counts[1] == counts[0]);
+	CHECK_OK(ffv_close_socket(one));
+	CHECK_OK(close(udp));
+	CHECK_OK(close(stranger));
 }
 
 static void test_who_goes_by_udp(void)
@@ -237,6 +342,7 @@ static pid_t start_echo(struct sockaddr_in *addr)
 	pid_t child = fork();
 	CHECK(child >= 0);
 	if (!child) {
+		CHECK_OK(prctl(PR_SET_PDEATHSIG, SIGKILL)); /* a test that fails leaves nobody behind */
 		mine.fd = bound("127.0.0.1", addr);
 		CHECK_EQ(write(ends[1], addr, sizeof *addr), (long)sizeof *addr);
 		echo(&mine);
@@ -281,6 +387,9 @@ int main(void)
 	test_peeking_and_cutting();
 	test_a_connected_socket_hears_its_peer_only();
 	test_who_goes_by_udp();
+	test_sockets_that_share_an_address();
+	test_the_kernels_socket_beside(false);
+	test_the_kernels_socket_beside(true);
 	test_a_receiver_that_is_slow();
 	test_who_sleeps_is_woken();
 	test_another_process_that_is_killed(child, &echoes);
