@@ -328,10 +328,21 @@ void ffv_rs_for_each_lingering(void (*function)(struct ffv_rs_socket *socket))
 	} while (socket);
 }
 
+/* Else its name would stand in the node directory until somebody looks for it. */
+static void end_datagrams(struct ffv_rs_socket *socket)
+{
+	if (!socket->is_datagram || !ffv_rs_lock_at_exit(&socket->lock))
+		return;
+	ffv_rs_close_datagrams(socket);
+	pthread_mutex_unlock(&socket->lock);
+}
+
 __attribute__((destructor)) static void at_exit(void)
 {
-	if (channel)
-		ffv_socket_deliver();
+	if (!channel)
+		return;
+	ffv_socket_deliver();
+	ffv_rs_for_each(end_datagrams);
 }
 
 void ffv_rs_linger(struct ffv_rs_socket *socket)

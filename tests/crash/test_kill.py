@@ -15,6 +15,7 @@ from tests.crash import test_cm, test_late, test_router
 from tests.crash.actors import ROOT, WAIT_MS, Actor, cast
 from tests.crash.scenarios import SCENARIOS, Scenario
 from tests.crash.stage import B, Stage
+from tests.sockets.test_datagram_death import DEATHS as DEATHS_OF_DATAGRAMS
 from tests.sockets.test_death import DEATHS as DEATHS_OF_SOCKETS
 
 WITHIN_S = 15.0  # mostly milliseconds; a second is what we promise, but the machine may be busy
@@ -37,7 +38,7 @@ def test_every_fault_point_has_a_scenario() -> None:
     with Actor("lists") as actor:
         built_in = set(actor.call("faults"))
     assert built_in == declared_points()
-    others = test_cm.POINTS | test_router.POINTS | set(DEATHS_OF_SOCKETS) | {test_late.POINT}
+    others = test_cm.POINTS | test_router.POINTS | set(DEATHS_OF_SOCKETS) | set(DEATHS_OF_DATAGRAMS) | {test_late.POINT}
     assert built_in == reached | others
 
 

@@ -1,12 +1,14 @@
 """UDP programs that know nothing of verbs, for the tests of sockets.
 
-`python datagram_programs.py serve HOST` prints its port and sends back what comes until its input ends. `python
+`python datagram_programs.py serve HOST [PORT]` prints its port and sends back what comes until its input ends. `python
 datagram_programs.py talk HOST PORT SEED COUNT` sends so many datagrams of random lengths in each way to wait for the
 answers, checks what comes back, and prints as JSON how many had to be sent again, and how many went and came by verbs
-if it can tell. `python datagram_programs.py asyncio COUNT` does so with asyncio's endpoints.
+if it can tell. `python datagram_programs.py ask HOST PORT` does so with one socket, as many times as each line of its
+input says, and prints a line then. `python datagram_programs.py asyncio COUNT` does so with asyncio's endpoints.
 """
 
 import asyncio
+import contextlib
 import json
 import random
 import select
@@ -29,10 +31,10 @@ def datagram(number: int, length: int) -> bytes:
     return struct.pack("!Q", number) + PATTERN[start : start + length - 8]
 
 
-def serve(host: str) -> None:
+def serve(host: str, port: int = 0) -> None:
     """Send back what comes, until standard input ends."""
     with socket.socket(type=socket.SOCK_DGRAM) as sock:
-        sock.bind((host, 0))
+        sock.bind((host, port))
         print(sock.getsockname()[1], flush=True)
         while sys.stdin not in (ready := select.select([sock, sys.stdin], [], [])[0]):
             if sock in ready:
@@ -75,7 +77,7 @@ def receive(sock: socket.socket, number: int, sent: bytes, address: tuple[str, i
     while True:
         try:
             data, peer = sock.recvfrom(65536)
-        except (BlockingIOError, TimeoutError):
+        except (BlockingIOError, TimeoutError, ConnectionRefusedError):
             return False
         assert peer == address
         (found,) = struct.unpack_from("!Q", data)
@@ -97,7 +99,8 @@ def converse(
         data = datagram(number, rng.choice(LENGTHS))
         end = time.monotonic() + GIVE_UP_S
         while True:
-            sock.send(data) if is_connected else sock.sendto(data, address)
+            with contextlib.suppress(ConnectionRefusedError):  # of one before, which nobody was there for
+                sock.send(data) if is_connected else sock.sendto(data, address)
             if wait(sock) and receive(sock, number, data, address):
                 break
             lost += 1
@@ -121,6 +124,15 @@ def talk(host: str, port: int, seed: int, count: int) -> None:
         sent += counts[0]
         received += counts[1]
     print(json.dumps({"lost": lost, "sent": sent, "received": received}))
+
+
+def ask(host: str, port: int) -> None:
+    """Converse by one socket, as often as each line of standard input says."""
+    rng = random.Random(port)
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        for line in sys.stdin:
+            converse(sock, (host, port), rng, int(line), by_select)
+            print(line.strip(), flush=True)
 
 
 class Echo(asyncio.DatagramProtocol):
@@ -170,6 +182,10 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["serve", host_name]:
             serve(host_name)
+        case ["serve", host_name, port_text]:
+            serve(host_name, int(port_text))
+        case ["ask", host_name, port_text]:
+            ask(host_name, int(port_text))
         case ["talk", host_name, port_text, seed_text, count_text]:
             talk(host_name, int(port_text), int(seed_text), int(count_text))
         case ["asyncio", count_text]:

@@ -1,7 +1,9 @@
 """UDP programs with their sockets on verbs, both or one of the two; by `ffverbs.rsocket` and as they are."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -68,27 +70,24 @@ def test_sockperf(ends: Ends) -> None:
     ends.check_datagrams("sockperf")
 
 
-@pytest.mark.parametrize(
-    "address", ["UDP-LISTEN:{port},bind=127.0.0.1,fork", "UDP-RECVFROM:{port},bind=127.0.0.1,fork"]
-)
-def test_socat(ends: Ends, address: str) -> None:
-    """A server that forks for each client, or for each datagram."""
+@pytest.mark.parametrize("kind", ["UDP-LISTEN", "UDP-RECVFROM"])
+def test_socat(ends: Ends, kind: str) -> None:
+    """A server that forks for each client, or for each datagram; its children have UDP."""
     need("socat")
     port = free_port()
-    # In the child the socket is the kernel's: what a client sends by verbs is for the parent.
-    with ends.serving("socat", address.format(port=port), "EXEC:cat", stderr=subprocess.DEVNULL) as server:
-        for number in range(5):
-            deadline = time.monotonic() + HANG_SECONDS
-            told = ""
-            while told != f"line {number}\n":  # as nobody answers before the server is there
-                assert server.poll() is None
-                assert time.monotonic() < deadline
-                told = ends.run(
-                    *("socat", "-t", "0.5", "-", f"UDP:127.0.0.1:{port}"),
-                    input=f"line {number}\n",
-                    stderr=subprocess.DEVNULL,
-                    may_fail=True,
-                )
+    command = ("socat", f"{kind}:{port},bind=127.0.0.1,fork", "EXEC:cat")
+    with ends.serving(*command, stderr=subprocess.DEVNULL, start_new_session=True) as server:
+        try:
+            for number in range(3):
+                deadline, told, patience_s = time.monotonic() + HANG_SECONDS, "", 0.25
+                while told != f"line {number}\n":  # as nobody answers before the server is there
+                    assert server.poll() is None
+                    assert time.monotonic() < deadline
+                    patience_s = min(2 * patience_s, 8)
+                    client = ("socat", "-t", str(patience_s), "-", f"UDP:127.0.0.1:{port}")
+                    told = ends.run(*client, input=f"line {number}\n", stderr=subprocess.DEVNULL, may_fail=True)
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)  # the children, which nothing tells that a client has gone
 
 
 def test_socat_to_socat(ends: Ends, tmp_path: Path) -> None:
@@ -127,6 +126,28 @@ def test_asyncio() -> None:
     sent, received = json.loads(run_python(PROGRAMS, "asyncio", "300"))
     assert sent > 100
     assert received > 100
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_no_names_are_left(node_directory: Path, closes: bool) -> None:
+    """Of the addresses that a process had, after it has closed its sockets, or has ended."""
+    code = f"""
+import os, socket
+sock = socket.socket(type=socket.SOCK_DGRAM)
+sock.bind(("127.0.0.1", 0))
+def names():
+    return [name for name in os.listdir(os.environ["FFVERBS_DIR"]) if name.count("-") == 2]
+assert len(names()) == 1
+if {closes}:
+    sock.close()
+    assert names() == []
+else:
+    import sys
+    sys.modules["kept"] = sock
+print("done")
+"""
+    assert run_python("-c", code) == "done\n"
+    assert [path.name for path in node_directory.iterdir() if path.name.count("-") == 2] == []
 
 
 def test_python_semantics() -> None:
