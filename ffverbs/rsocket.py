@@ -1,7 +1,8 @@
 """Python's `socket` module on verbs: `from ffverbs import rsocket as socket`, or `python -m ffverbs.rsocket PROGRAM`.
 
-A stream socket of AF_INET or AF_INET6 that meets another one of these, in this program or another, on this host or
-another one, goes over verbs; with every other peer it speaks ordinary TCP, both ways, and nothing has to be chosen.
+A socket of AF_INET or AF_INET6, of streams or of datagrams, that meets another one of these, in this program or
+another, on this host or another one, goes over verbs; with every other peer it speaks ordinary TCP or UDP, both ways,
+and nothing has to be chosen.
 Everything else is the `socket` module's own. See docs/sockets.md for what is different.
 """
 
@@ -29,7 +30,7 @@ usage: python -m ffverbs.rsocket PROGRAM [ARGS...]
        python -m ffverbs.rsocket -m MODULE [ARGS...]
        python -m ffverbs.rsocket -c CODE [ARGS...]
 
-Runs a Python program with its stream sockets on verbs wherever its peer has them too.
+Runs a Python program with its TCP and UDP sockets on verbs wherever its peer has them too.
 """
 
 _KernelSocket = _kernel.socket
