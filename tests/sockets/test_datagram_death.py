@@ -122,7 +122,7 @@ def check(client: Process) -> None:
 
 
 def await_verbs(client: Process) -> None:
-    """Converse until its socket is on verbs, which takes seconds if the address was asked for while nobody was there."""
+    """Converse until its socket is on verbs: seconds, if the address was asked for while nobody was there."""
     deadline = time.monotonic() + HANG_SECONDS
     while len(os.listdir(f"/proc/{client.process.pid}/fd")) < DESCRIPTORS_ON_VERBS:
         assert time.monotonic() < deadline
