@@ -15,8 +15,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.sockets.conversation import VERBS
+from tests.sockets.datagrams import PROGRAMS
 from tests.sockets.test_death import FAULTS, ROOT, settled_descriptors
-from tests.sockets.translated import DATAGRAM_PROGRAMS, HANG_SECONDS, VERBS, end
+from tests.sockets.translated import HANG_SECONDS, end
 
 BOTH = ("python", "translated")
 CLIENT, EITHER = ("client",), ("server", "client")
@@ -75,7 +77,7 @@ def running(face: str, *arguments: str, fault: str = "") -> Iterator[Process]:
     if face == "translated":
         environ["LD_PRELOAD"] = str(FAULTS / "ffverbs" / "libffv_sockets.so")
     as_module = VERBS if face == "python" else ()
-    command = [sys.executable, "-P", *as_module, DATAGRAM_PROGRAMS, *arguments]
+    command = [sys.executable, "-P", *as_module, PROGRAMS, *arguments]
     process = subprocess.Popen(command, env=environ, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         yield Process(process)
