@@ -34,6 +34,8 @@ struct ffv_exec_face {
 	bool (*broadcast)(void *arg, struct ffv_frame_shm *frame, uint8_t sgid_index, const uint8_t *bytes);
 	/* XRC: the context of that block of numbers under `gid`, NULL = nobody we know. Stays valid for this run. */
 	struct ffv_view *(*find_context)(void *arg, const uint8_t gid[16], uint32_t block);
+	/* Whether the owner of `view` is still there: what its threads' marks say is true. */
+	bool (*is_there)(void *arg, const struct ffv_view *view);
 	/* Gives the requester's QP (of the executing process) a staging buffer. False: no memory. */
 	bool (*stage)(void *arg, struct ffv_qp_ref *requester);
 	/* What the owner of a proxy of this process provides (engine/proxy.h); NULL if the executing context is none. */

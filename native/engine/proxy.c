@@ -243,7 +243,7 @@ bool ffv_run_is_filled(struct run *run, const struct ffv_wqe_shm *wqe)
 	struct ffv_arena_shm *arena = proxy ? proxy->view->arena : NULL;
 	uint32_t used = 0;
 
-	if (wqe->opcode == FFV_WR_RDMA_READ && proxy) {
+	if (wqe->opcode == FFV_WR_RDMA_READ && proxy && run->env->face->is_there(run->env->arg, proxy->view)) {
 		ffv_fence_store_load(); /* [exec-epoch] the state, which ends what begins from now on, before the marks */
 		used = ffv_load_acquire(&arena->threads_used);
 	}

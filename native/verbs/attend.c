@@ -71,11 +71,14 @@ static void raise_events(struct ffv_context *ctx, struct ffv_qp *qp)
 
 static void flush(struct ffv_context *ctx, struct ffv_qp *qp)
 {
-	if (!ffv_qp_flush_receives(qp)) {
+	bool done = ffv_qp_flush_receives(qp);
+
+	ffv_qp_run(qp);
+	/* A READ is not flushed while a device brings it, and nobody need come to tell of its end. */
+	if (!done || ffv_load_acquire(&qp->ref.shm->sq_exec) != ffv_load_acquire(&qp->ref.shm->sq_tail)) {
 		ctx->retry_flush = true;
 		kick_timer(ctx);
 	}
-	ffv_qp_run(qp);
 	if (qp->srq && !qp->last_wqe_raised) {
 		qp->last_wqe_raised = true;
 		ffv_async_raise(ctx, FFV_EVENT_QP_LAST_WQE_REACHED, 2, qp, &qp->async_outstanding);

@@ -302,6 +302,12 @@ static struct ffv_view *face_find_context(void *arg, const uint8_t gid[16], uint
 	return &peer->view;
 }
 
+static bool face_is_there(void *arg, const struct ffv_view *view)
+{
+	(void)arg;
+	return view->own || ffv_peer_state((const struct ffv_peer *)view->face) == FFV_PEER_ATTACHED;
+}
+
 static bool face_stage(void *arg, struct ffv_qp_ref *requester)
 {
 	struct ffv_context *ctx = arg;
@@ -320,7 +326,7 @@ static const struct ffv_proxy_hooks *face_proxy(void *arg)
 
 const struct ffv_exec_face ffv_face = {
 	.signal = face_signal, .attention = face_attention, .find = face_find, .find_context = face_find_context,
-	.stage = face_stage, .broadcast = ffv_port_broadcast, .proxy = face_proxy,
+	.is_there = face_is_there, .stage = face_stage, .broadcast = ffv_port_broadcast, .proxy = face_proxy,
 };
 
 /* ---- opening ------------------------------------------------------------------------------------------------------------- */
