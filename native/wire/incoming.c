@@ -72,7 +72,7 @@ static void drop_entries(struct ffv_pair *pair)
 	if (in->window && pair->type != FFV_QPT_UD)
 		memset(in->window->posted, 0, sizeof in->window->posted);
 	unlock(pair);
-	if (pair->qp)
+	if (!pair->jobs && pair->qp) /* while a job makes or resets it, nothing is posted there */
 		ffv_qp_await_run(pair->qp);
 	ffv_incoming_free_chunks(chunks);
 	lock(pair);
