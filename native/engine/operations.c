@@ -97,11 +97,13 @@ static enum verdict do_atomic(struct run *run, struct ffv_wqe_shm *wqe)
 		return verdict;
 	if (run->req->shm->staged_bytes)
 		return ffv_run_deliver_original(run, wqe, wqe->rdma.swap);
-	if (wqe->rdma.remote_addr & 7 || !ffv_load_relaxed(&run->resp->shm->max_dest_rd_atomic))
+	if (!ffv_load_relaxed(&run->resp->shm->max_dest_rd_atomic))
 		return REMOTE_INVALID;
 	verdict = ffv_run_target(run, wqe, 8, FFV_ACCESS_REMOTE_ATOMIC);
 	if (verdict != OK)
 		return verdict;
+	if (wqe->rdma.remote_addr & 7)
+		return REMOTE_INVALID;
 	if (ffv_unlikely(run->remote.segment[0].on_demand) && !ffv_segment_populate(&run->remote.segment[0]))
 		return REMOTE_ACCESS;
 	uint8_t *word = ffv_segment_address(run->remote.view, &run->remote.segment[0], 0, 8);
@@ -136,10 +138,12 @@ static enum verdict do_atomic_write(struct run *run, struct ffv_wqe_shm *wqe)
 	if (!ffv_load_relaxed(&run->req->shm->max_rd_atomic))
 		return LOCAL_OPERATION;
 	enum verdict verdict = run->length == 8 ? ffv_run_gather(run, wqe, 0) : LOCAL_LENGTH;
-	if (verdict == OK && (wqe->rdma.remote_addr & 7 || !ffv_load_relaxed(&run->resp->shm->max_dest_rd_atomic)))
+	if (verdict == OK && !ffv_load_relaxed(&run->resp->shm->max_dest_rd_atomic))
 		verdict = REMOTE_INVALID;
 	if (verdict == OK)
 		verdict = ffv_run_target(run, wqe, 8, FFV_ACCESS_REMOTE_WRITE);
+	if (verdict == OK && wqe->rdma.remote_addr & 7)
+		verdict = REMOTE_INVALID;
 	if (verdict == OK)
 		verdict = fetch_value(run, wqe, &value);
 	if (verdict != OK)

@@ -293,8 +293,11 @@ void ffv_proxy_retire(struct ffv_proxy *proxy, bool died)
 /* Nobody of this host talks to it (any more). */
 static bool is_idle(struct ffv_proxy *proxy)
 {
-	bool idle = !proxy->num_live; /* only the loop changes it */
+	bool idle = true;
 
+	/* Only the loop changes them. Those of datagrams are nobody's of this host, and do not end with anybody. */
+	for (uint32_t i = 0; i < proxy->num_live && idle; i++)
+		idle = proxy->live[i]->type == FFV_QPT_UD;
 	pthread_mutex_lock(&proxy->ctx->lock);
 	for (const struct ffv_peer *peer = proxy->ctx->peers; peer && idle; peer = peer->next)
 		idle = ffv_peer_state(peer) != FFV_PEER_ATTACHED && ffv_peer_state(peer) != FFV_PEER_GREETING;

@@ -87,6 +87,17 @@ static inline void hosts_check_transport(void)
 	}
 }
 
+static inline void hosts_open_container(int i)
+{
+	struct host *host = &hosts[i];
+
+	CHECK_EQ(setenv("FFVERBS_DIR", host->dir, 1), 0);
+	CHECK_EQ(setenv("FFVERBS_IP", i ? "10.0.2.1" : "10.0.1.1", 1), 0);
+	side_open(&host->side, 256);
+	CHECK_OK(ffv_query_gid(host->side.ctx, 1, 1, &host->gid));
+	CHECK_OK(ffv_alloc_mr(host->side.pd, HOSTS_MEMORY, PAIR_ACCESS, &host->mr));
+}
+
 static inline void hosts_open(void)
 {
 	int sockets[2];
@@ -97,13 +108,9 @@ static inline void hosts_open(void)
 	for (int i = 0; i < 2; i++) {
 		struct host *host = &hosts[i];
 		snprintf(host->dir, sizeof host->dir, "%s", scratch_folder(i ? "b" : "a", 0700));
-		CHECK_EQ(setenv("FFVERBS_DIR", host->dir, 1), 0);
-		CHECK_EQ(setenv("FFVERBS_IP", i ? "10.0.2.1" : "10.0.1.1", 1), 0);
 		CHECK_OK(ffv_router_create(host->dir, &host->router));
 		CHECK_OK(ffv_router_add_channel(host->router, hosts_transport(host, i), sockets[i], &host->channel));
-		side_open(&host->side, 256);
-		CHECK_OK(ffv_query_gid(host->side.ctx, 1, 1, &host->gid));
-		CHECK_OK(ffv_alloc_mr(host->side.pd, HOSTS_MEMORY, PAIR_ACCESS, &host->mr));
+		hosts_open_container(i);
 	}
 }
 
