@@ -14,7 +14,7 @@ import pytest
 from tests.ports import free_port
 from tests.sockets.conversation import VERBS
 from tests.sockets.datagrams import PROGRAMS, check_iperf3_udp, talk_in_datagrams
-from tests.sockets.translated import ENDS, HANG_SECONDS, Ends, need
+from tests.sockets.translated import HANG_SECONDS, Ends, need
 
 CPYTHON_TESTS = str(Path(__file__).with_name("cpython_datagrams.py"))
 CASES = str(Path(__file__).with_name("datagram_cases.py"))
@@ -26,18 +26,6 @@ ROOT = Path(__file__).resolve().parents[2]
 def address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FFVERBS_IP", "10.7.7.7")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-
-
-@pytest.fixture(params=ENDS)
-def ends(request: pytest.FixtureRequest, tmp_path: Path) -> Ends:
-    """Both ends translated, or one."""
-    return Ends(*ENDS[request.param], tmp_path / "report")
-
-
-@pytest.fixture
-def both(tmp_path: Path) -> Ends:
-    """Both ends translated."""
-    return Ends(True, True, tmp_path / "report")
 
 
 @pytest.mark.parametrize("face", ["python", "translated"])

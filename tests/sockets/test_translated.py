@@ -13,7 +13,7 @@ import pytest
 from tests.ports import free_port
 from tests.sockets import debian
 from tests.sockets.conversation import Connection
-from tests.sockets.translated import ENDS, HANG_SECONDS, Ends, environment
+from tests.sockets.translated import HANG_SECONDS, Ends, environment
 
 PYTHON = Path(sys.executable).name
 PROGRAMS = str(Path(__file__).with_name("programs.py"))
@@ -23,18 +23,6 @@ CASES = str(Path(__file__).with_name("translated_cases.py"))
 @pytest.fixture(autouse=True)
 def address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FFVERBS_IP", "10.7.7.7")
-
-
-@pytest.fixture(params=ENDS)
-def ends(request: pytest.FixtureRequest, tmp_path: Path) -> Ends:
-    """Both ends translated, or one."""
-    return Ends(*ENDS[request.param], tmp_path / "report")
-
-
-@pytest.fixture
-def both(tmp_path: Path) -> Ends:
-    """Both ends translated."""
-    return Ends(True, True, tmp_path / "report")
 
 
 # ---- programs of Python, which know nothing of us ----------------------------------------
