@@ -128,5 +128,6 @@ int main(void)
 		CHECK_EQ(pthread_join(threads[i], NULL), 0);
 	close_end(&ends[0]);
 	close_end(&ends[1]);
+	scratch_remove();
 	return 0;
 }

@@ -166,5 +166,6 @@ int main(void)
 	test_fork_child();
 	CHECK_OK(ffv_dealloc_pd(pd));
 	CHECK_OK(ffv_close_device(ctx));
+	scratch_remove();
 	return 0;
 }

@@ -174,5 +174,6 @@ int main(void)
 	test_advice();
 	CHECK_OK(ffv_dealloc_pd(pd));
 	CHECK_OK(ffv_close_device(ctx));
+	scratch_remove();
 	return 0;
 }

@@ -228,5 +228,6 @@ int main(void)
 #endif
 	CHECK_OK(ffv_close_device(a));
 	CHECK_OK(ffv_close_device(b));
+	scratch_remove();
 	return 0;
 }

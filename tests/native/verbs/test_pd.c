@@ -182,5 +182,6 @@ int main(void)
 	test_bad_parents();
 	test_allocators();
 	CHECK_OK(ffv_close_device(ctx));
+	scratch_remove();
 	return 0;
 }
