@@ -56,10 +56,8 @@ PRE_EXPORT int epoll_ctl(int epoll_fd, int operation, int fd, struct epoll_event
 	if (set) {
 		pthread_mutex_lock(&set->lock);
 		rc = pre_set_control(set, conn, operation, fd, event);
-		int err = errno;
 		pre_set_promise(set);
 		pthread_mutex_unlock(&set->lock);
-		errno = err;
 	} else {
 		rc = pre_real()->epoll_ctl(epoll_fd, operation, fd, event);
 	}
@@ -299,9 +297,11 @@ void pre_set_promise(struct pre_set *set)
 {
 	if (!ffv_load_relaxed(&set->is_nested))
 		return;
+	int err = errno;
 	take_over_all(set);
 	if (!arm_all(set))
 		pre_set_kick(set);
+	errno = err;
 }
 
 void pre_set_nest(struct pre_set *set)
@@ -320,11 +320,9 @@ PRE_EXPORT int epoll_pwait(int epoll_fd, struct epoll_event *events, int most, i
 		return pre_real()->epoll_pwait(epoll_fd, events, most, timeout_ms, mask);
 	int count = wait_in(set, events, most, timeout_ms, mask);
 	if (ffv_load_relaxed(&set->is_nested)) {
-		int err = errno;
 		pthread_mutex_lock(&set->lock);
 		pre_set_promise(set);
 		pthread_mutex_unlock(&set->lock);
-		errno = err;
 	}
 	return count;
 }

@@ -63,7 +63,7 @@ void pre_set_kick(struct pre_set *set);
 void pre_set_nest(struct pre_set *set);
 
 /* With the set's lock held: */
-/* If it is nested, keeps that promise. To be called after what may have broken it. */
+/* If it is nested, keeps that promise. To be called after what may have broken it; errno stays. */
 void pre_set_promise(struct pre_set *set);
 int pre_set_control(struct pre_set *set, struct pre_conn *conn, int operation, int fd, struct epoll_event *event);
 /* It is looked at in each wait; fired: the kernel told of it. */

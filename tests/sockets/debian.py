@@ -140,6 +140,16 @@ def check_rsync(ends: Ends, port: int, folder: Path) -> None:
     }
 
 
+def ping_pong(ends: Ends, effort: int, *where: str | Path) -> str:
+    """Run sockperf's; it counts what comes back. Returns what it says."""
+    # At its own pace it ends with status 6 when more is answered in a second than it has made room for.
+    told = ends.run("sockperf", "pp", *where, "-t", str(effort), "-m", "64", "--mps", "100000")
+    counts = re.search(r"\[Valid Duration\].*SentMessages=(\d+); ReceivedMessages=(\d+)", told)
+    assert counts is not None, told
+    assert int(counts[1]) == int(counts[2]) > 0
+    return told
+
+
 def check_sockperf(ends: Ends, port: int, *feed: str | Path) -> None:
     """Its ping-pong; it counts what comes back, and checks the order. `feed`: options in place of the usual ones."""
     need("sockperf")
@@ -147,11 +157,7 @@ def check_sockperf(ends: Ends, port: int, *feed: str | Path) -> None:
     with ends.serving("sockperf", "sr", *feed, stdout=subprocess.DEVNULL) as server:
         ends.await_port(port, server)
         for effort in ends.efforts("sockperf"):
-            # At its own pace it ends with status 6 when more is answered in a second than it has made room for.
-            told = ends.run("sockperf", "pp", *feed, "-t", str(effort), "-m", "64", "--mps", "100000")
-            counts = re.search(r"\[Valid Duration\].*SentMessages=(\d+); ReceivedMessages=(\d+)", told)
-            assert counts is not None, told
-            assert int(counts[1]) == int(counts[2]) > 0
+            told = ping_pong(ends, effort, *feed)
             assert "# dropped messages = 0; # duplicated messages = 0; # out-of-order messages = 0" in told
     ends.check("sockperf")
 
